@@ -1,0 +1,2 @@
+"""Exporters: a pre-forgettable backbone, once, for every target."""
+

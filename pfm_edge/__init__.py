@@ -1,0 +1,2 @@
+"""pfm-edge: train, evaluate and export pre-forgettable vision models for edge devices."""
+

@@ -1,0 +1,2 @@
+"""Torch-free device runtime for pre-forgettable models."""
+

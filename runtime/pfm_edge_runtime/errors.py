@@ -1,0 +1,90 @@
+"""Every exception that the pfm-edge packages raise on purpose.
+
+One root, one tree; a third party's exception never crosses a package's boundary. Each message is
+one line that names the thing at fault and the fix::
+
+    PfmEdgeError
+    ├── BackendError               this machine cannot run the graph
+    │   └── BackendUnavailableError    the library is not installed
+    ├── BundleError                a bundle is at fault
+    │   ├── BundleFormatError          its bytes break the format
+    │   └── VerificationError          well formed, but not what it claims to be
+    ├── ConfigError                what the user asked for makes no sense
+    ├── ImageError                 an image cannot be read, or has the wrong form
+    ├── NoClassLeftError           every class was forgotten
+    ├── PackageError               a model package is missing, incomplete or altered
+    │   └── ManifestError              its manifest.json breaks the format
+    ├── StorageError               the disk refused; what was there before is intact
+    └── UnknownClassError          no class of that id or label
+
+The toolchain adds DataError, RunError and WeightsError (pfm_edge.errors), the exporters
+ExportError and ParityError (pfm_edge_exporters.errors), under the same root.
+"""
+
+__all__ = [
+    "BackendError",
+    "BackendUnavailableError",
+    "BundleError",
+    "BundleFormatError",
+    "ConfigError",
+    "ImageError",
+    "ManifestError",
+    "NoClassLeftError",
+    "PackageError",
+    "PfmEdgeError",
+    "StorageError",
+    "UnknownClassError",
+    "VerificationError",
+]
+
+
+class PfmEdgeError(Exception):
+    """Root of every exception that pfm-edge raises on purpose."""
+
+
+class BackendError(PfmEdgeError):
+    """This machine cannot run the graph."""
+
+
+class BackendUnavailableError(BackendError):
+    """The library behind a backend is not installed."""
+
+
+class BundleError(PfmEdgeError):
+    """A bundle is at fault."""
+
+
+class BundleFormatError(BundleError):
+    """The bytes of a bundle break the format."""
+
+
+class VerificationError(BundleError):
+    """A bundle is well formed, but it is not what it claims to be, or not for this model."""
+
+
+class ConfigError(PfmEdgeError):
+    """What the user asked for makes no sense."""
+
+
+class ImageError(PfmEdgeError):
+    """An image cannot be read, or has the wrong form."""
+
+
+class NoClassLeftError(PfmEdgeError):
+    """Every class was forgotten: there is nothing to predict."""
+
+
+class PackageError(PfmEdgeError):
+    """A model package is missing, incomplete or altered."""
+
+
+class ManifestError(PackageError):
+    """A manifest.json breaks the format."""
+
+
+class StorageError(PfmEdgeError):
+    """The disk refused a write; what was there before is intact."""
+
+
+class UnknownClassError(PfmEdgeError):
+    """No class of that id or label is known."""
