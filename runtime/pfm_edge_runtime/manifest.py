@@ -1,0 +1,269 @@
+"""What a model package says about itself: the values of ``manifest.json``, checked when made.
+
+Owns the vocabulary that every part shares (which inputs the graph has, how an image becomes one
+of them) and both directions between it and the file. A value that exists is well formed::
+
+    manifest = Manifest.from_bytes(Path("model/manifest.json").read_bytes())
+    manifest.class_inputs[0].graph_shape(10)     # (12, 6, 10, 64)
+
+``to_bytes`` is deterministic: equal manifests give equal bytes, and so equal digests.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from types import MappingProxyType
+from typing import Literal, NewType, TypeAlias, get_args
+
+from pfm_edge_runtime._digest import is_digest
+from pfm_edge_runtime.errors import ManifestError
+
+__all__ = [
+    "BUNDLE_FILE",
+    "GOLDEN_FILE",
+    "MANIFEST_FILE",
+    "ClassInput",
+    "CropMode",
+    "ImageInput",
+    "Interpolation",
+    "Manifest",
+    "Mode",
+    "ModelId",
+    "Preprocessing",
+    "Variant",
+]
+
+ModelId = NewType("ModelId", str)
+"""``"sha256:<64 hex>"`` over the merged backbone and what shaped its graph."""
+
+Mode: TypeAlias = Literal["L", "RGB"]
+Interpolation: TypeAlias = Literal["bicubic", "bilinear", "box", "hamming", "lanczos", "nearest"]
+CropMode: TypeAlias = Literal["center", "squash"]
+
+MANIFEST_FILE = "manifest.json"
+BUNDLE_FILE = "bundle.safetensors"
+GOLDEN_FILE = "golden.safetensors"
+
+_OUTPUTS = ("logits", "embedding")
+_CHANNELS: Mapping[str, int] = {"L": 1, "RGB": 3}
+_MAX_SIZE = 65_536  # of one axis, in elements
+_MAX_CLASS_INPUTS = 64  # BundleLimits.max_tensors
+_MAX_SLICE_RANK = 7  # the class axis makes it 8: BundleLimits.max_rank
+_TENSOR_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,127}")  # what the bundle's container can name
+_WORD = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ManifestError(message)
+
+
+def _require_sizes(what: str, sizes: tuple[int, ...]) -> None:
+    _require(
+        all(type(size) is int and 1 <= size <= _MAX_SIZE for size in sizes),
+        f"{what} must hold sizes from 1 to {_MAX_SIZE}, not {list(sizes)}",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClassInput:
+    """One input of the graph that has a class axis; always float32.
+
+    Attributes:
+        name: Name of the graph's input, and of the tensor in the bundle.
+        slice_shape: Shape of what one class contributes; ``()`` for a number.
+        class_axis: Where the class axis is inserted to make the graph's shape.
+    """
+
+    name: str
+    slice_shape: tuple[int, ...]
+    class_axis: int
+
+    def __post_init__(self) -> None:
+        _require(
+            _TENSOR_NAME.fullmatch(self.name) is not None,
+            f"class input {self.name!r} must be named [a-z][a-z0-9_.-]*",
+        )
+        _require_sizes(f"slice_shape of class input {self.name!r}", self.slice_shape)
+        _require(
+            len(self.slice_shape) <= _MAX_SLICE_RANK,
+            f"slice_shape of class input {self.name!r} has more than {_MAX_SLICE_RANK} axes",
+        )
+        _require(
+            0 <= self.class_axis <= len(self.slice_shape),
+            f"class_axis of class input {self.name!r} must be 0 to {len(self.slice_shape)}",
+        )
+
+    def graph_shape(self, count: int) -> tuple[int, ...]:
+        """Return the shape of the graph's input for ``count`` classes."""
+        return (*self.slice_shape[: self.class_axis], count, *self.slice_shape[self.class_axis :])
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """The image input of the graph: float32 ``[batch, channels, height, width]``.
+
+    Attributes:
+        name: Name of the graph's input.
+        shape: Channels, height and width; the batch axis comes before them.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        _require(
+            _TENSOR_NAME.fullmatch(self.name) is not None,
+            f"image input {self.name!r} must be named [a-z][a-z0-9_.-]*",
+        )
+        _require(len(self.shape) == 3, "image.shape must be batch, channels, height and width")  # noqa: PLR2004
+        _require_sizes("image.shape", self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How an image file becomes the image input: timm's evaluation transform, in its terms.
+
+    Attributes:
+        mode: Pillow's mode before anything else: ``"L"`` (grey) or ``"RGB"``.
+        resize: Length of the image's shorter side after resizing, in pixels.
+        interpolation: Pillow's resampling filter.
+        crop_pct: Share of the resized image that the crop keeps, above 0 and up to 1.
+        crop_mode: ``"center"`` keeps the aspect ratio and crops, ``"squash"`` does not.
+        mean: Subtracted from every channel, once it is scaled to 0 … 1.
+        std: Divides every channel after that.
+    """
+
+    mode: Mode
+    resize: int
+    interpolation: Interpolation
+    crop_pct: float
+    crop_mode: CropMode
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("mode", get_args(Mode)),
+            ("interpolation", get_args(Interpolation)),
+            ("crop_mode", get_args(CropMode)),
+        ):
+            value = getattr(self, name)
+            _require(value in allowed, f"preprocessing.{name} {value!r} is none of {allowed}")
+        _require_sizes("preprocessing.resize", (self.resize,))
+        _require(0 < self.crop_pct <= 1, "preprocessing.crop_pct must be above 0 and up to 1")
+        channels = _CHANNELS[self.mode]
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            _require(
+                len(values) == channels and all(isfinite(value) for value in values),
+                f"preprocessing.{name} must hold {channels} numbers, as mode {self.mode} has",
+            )
+        _require(all(value > 0 for value in self.std), "preprocessing.std must be above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One graph file of the package; all variants compute the same model.
+
+    Attributes:
+        file: Name of the file in the package.
+        precision: What the graph computes in, as ``"fp32"``; inputs and outputs are float32.
+        capacity: Number of classes of a static graph; ``None`` for a dynamic class axis.
+    """
+
+    file: str
+    precision: str
+    capacity: int | None
+
+    def __post_init__(self) -> None:
+        _require(
+            _WORD.fullmatch(self.precision) is not None,
+            f"precision {self.precision!r} of variant {self.file!r} must be a word as fp32",
+        )
+        if self.capacity is not None:
+            _require_sizes(f"capacity of variant {self.file!r}", (self.capacity,))
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything that a package says about its graph; never about a class.
+
+    Attributes:
+        model_id: The trained model, shared by all its exports.
+        attention: How prompts and image meet, as ``"prefix"``; informs, changes nothing here.
+        image: The image input.
+        class_inputs: The class inputs; at least one.
+        preprocessing: How an image becomes the image input.
+        variants: The graph files; at least one.
+        files: Digest of every file of the package but manifest and bundle, by name.
+        outputs: ``logits`` float32 [batch, classes] and ``embedding`` float32 [batch, width].
+        created_with: Versions of what made the package, by name; informs, changes nothing.
+    """
+
+    model_id: ModelId
+    attention: str
+    image: ImageInput
+    class_inputs: tuple[ClassInput, ...]
+    preprocessing: Preprocessing
+    variants: tuple[Variant, ...]
+    files: Mapping[str, str]
+    outputs: tuple[str, ...] = _OUTPUTS
+    created_with: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require(is_digest(self.model_id), "model_id must be sha256: and 64 hexadecimal digits")
+        _require(
+            _WORD.fullmatch(self.attention) is not None,
+            f"attention {self.attention!r} must be a word as prefix",
+        )
+        _require(self.outputs == _OUTPUTS, f"outputs must be {list(_OUTPUTS)}")
+        _require(
+            1 <= len(self.class_inputs) <= _MAX_CLASS_INPUTS,
+            f"class_inputs must name 1 to {_MAX_CLASS_INPUTS} inputs",
+        )
+        names = [self.image.name, *(each.name for each in self.class_inputs)]
+        _require(len(set(names)) == len(names), "two inputs of the graph share one name")
+        channels = _CHANNELS[self.preprocessing.mode]
+        _require(
+            self.image.shape[0] == channels,
+            f"image.shape has {self.image.shape[0]} channels, mode "
+            f"{self.preprocessing.mode} has {channels}",
+        )
+        self._require_files()
+        object.__setattr__(self, "files", MappingProxyType(dict(self.files)))
+        object.__setattr__(self, "created_with", MappingProxyType(dict(self.created_with)))
+
+    def _require_files(self) -> None:
+        for name, digest in self.files.items():
+            _require(
+                _FILE_NAME.fullmatch(name) is not None and name not in {MANIFEST_FILE, BUNDLE_FILE},
+                f"files: {name!r} must be the plain name of another file of the package",
+            )
+            _require(is_digest(digest), f"files: {name!r} needs sha256: and 64 hexadecimal digits")
+        _require(len(self.variants) > 0, "variants must name at least one graph")
+        for variant in self.variants:
+            _require(variant.file in self.files, f"variant {variant.file!r} is missing from files")
+
+    @property
+    def bundle_inputs(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """The class inputs as a bundle declares them: name and slice shape."""
+        return tuple((each.name, each.slice_shape) for each in self.class_inputs)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Manifest":
+        """Parse a ``manifest.json``: strict JSON, every key known, none missing.
+
+        Raises:
+            ManifestError: The text breaks the format.
+        """
+        from pfm_edge_runtime._manifest_json import decode  # noqa: PLC0415 (it imports this module)
+
+        return decode(data)
+
+    def to_bytes(self) -> bytes:
+        """Write the ``manifest.json``: indented by two, a newline at the end, deterministic."""
+        from pfm_edge_runtime._manifest_json import encode  # noqa: PLC0415 (it imports this module)
+
+        return encode(self)

@@ -1,0 +1,309 @@
+"""Writing so that a crash, a full disk or a failing write leaves the old or the new, never a half.
+
+Owns every write that the packages make for keeps::
+
+    write_atomic(Path("model/bundle.safetensors"), data)
+
+    with staged_directory(Path("model"), overwrite=True) as staging:
+        (staging / "manifest.json").write_bytes(manifest)
+
+Temporary names start with a dot and end in ``.tmp`` beside what they replace; a process that is
+killed may leave one (:func:`remove_leftovers`), an exception never does.
+"""
+
+# ruff: noqa: PTH104, PTH105 (system calls by their own names: the fault tests count them)
+
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pfm_edge_runtime.errors import StorageError
+
+__all__ = ["exclusive", "remove_leftovers", "staged_directory", "write_atomic"]
+
+_SUFFIX = ".tmp"
+_AT_FDCWD = -100  # <fcntl.h>
+_RENAME_EXCHANGE = 2  # <linux/fs.h>
+_NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
+_NO_HARD_LINK = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace the contents of ``path`` by ``data``: durable when it returns, or not done at all.
+
+    The order is that of bundle.md: write and sync a temporary file in the same directory, rename
+    it over the old one, sync the directory. The old file keeps a second name until the directory
+    is on disk, so that even a failure of that last step can be undone. Mode and owner stay.
+
+    Raises:
+        StorageError: The disk refused; ``path`` is as it was and no temporary file is left.
+    """
+    with _mapped_errors(path):
+        if path.is_symlink():
+            raise StorageError(f"{path} is a symbolic link: write to the file that it points to")
+        temporary, backup = _sibling(path), _sibling(path)
+        try:
+            _write_new(temporary, data, like=path)
+            has_backup, existed = _second_name(path, backup), path.exists()
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                _discard(backup)
+                raise
+            _confirm(path, backup if has_backup else None, existed=existed)
+        except BaseException:
+            _discard(temporary)
+            raise
+
+
+@contextmanager
+def staged_directory(target: Path, *, overwrite: bool, marker: str | None = None) -> Iterator[Path]:
+    """Yield an empty directory beside ``target`` that becomes ``target`` when the block ends well.
+
+    Every file and directory in it is synced first. A new target appears by one rename; an old one
+    is exchanged for the new in one step where the system can (Linux), in two renames elsewhere,
+    and removed afterwards. If the block raises, or the disk refuses, the staging directory is
+    removed and ``target`` is as it was.
+
+    Args:
+        target: The directory to write; missing parents are made.
+        overwrite: Whether an old directory that holds anything may be replaced.
+        marker: Name of a file that an old directory must hold to be replaced: keeps a mistyped
+            target from deleting something else.
+
+    Raises:
+        StorageError: ``target`` may not be replaced, or the disk refused.
+    """
+    target = Path(os.path.realpath(target))
+    with _mapped_errors(target):
+        _require_replaceable(target, overwrite=overwrite, marker=marker)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = _sibling(target)
+        staging.mkdir()
+        try:
+            yield staging
+            _sync_tree(staging)
+            _publish(staging, target)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Hold ``directory`` against every other process that asks for it this way; wait if need be.
+
+    The lock belongs to the open directory: it leaves no file, and it ends with the process.
+    Where the system has no ``flock`` (Windows) it excludes nobody.
+
+    Raises:
+        StorageError: The directory cannot be opened or locked.
+    """
+    with _mapped_errors(directory):
+        descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with _mapped_errors(directory):
+            _lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a killed :func:`write_atomic` of ``path`` left; hold :func:`exclusive` for it.
+
+    Raises:
+        StorageError: A leftover cannot be removed.
+    """
+    with _mapped_errors(path):
+        for entry in path.parent.iterdir():
+            if entry.name.startswith(f".{path.name}.") and entry.name.endswith(_SUFFIX):
+                entry.unlink()
+
+
+@contextmanager
+def _mapped_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        culprit = error.filename
+        if isinstance(culprit, str) and culprit != str(path) and not culprit.endswith(_SUFFIX):
+            reason += f" ({culprit})"
+        raise StorageError(
+            f"{path} cannot be written: {reason}; what was there before is intact"
+        ) from error
+
+
+def _sibling(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{_SUFFIX}")
+
+
+def _write_new(path: Path, data: bytes, *, like: Path) -> None:
+    """Write and sync a file that must not exist yet, with mode and owner of ``like``, if any."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+    descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        if like.exists():
+            _copy_ownership(like.stat(), descriptor)
+        remaining = memoryview(data)
+        while remaining:
+            remaining = remaining[os.write(descriptor, remaining) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _copy_ownership(old: os.stat_result, descriptor: int) -> None:
+    if not hasattr(os, "fchown"):
+        return
+    new = os.fstat(descriptor)
+    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        with suppress(PermissionError):  # only root may give a file away
+            os.fchown(descriptor, old.st_uid, old.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+
+
+def _second_name(path: Path, backup: Path) -> bool:
+    """Give the old file a second name; tell whether there is one now."""
+    try:
+        os.link(path, backup)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_HARD_LINK:  # FAT and some network file systems
+            return False
+        raise
+    return True
+
+
+def _confirm(path: Path, backup: Path | None, *, existed: bool) -> None:
+    """Sync the directory of the renamed ``path``; put the old file back if that fails."""
+    try:
+        _sync(path.parent)
+        if backup is not None:
+            backup.unlink()
+    except BaseException:
+        if backup is not None:
+            _put_back(backup, path)
+        elif not existed:
+            path.unlink()
+        else:
+            raise StorageError(
+                f"{path} is new and complete, but the disk did not confirm it: "
+                "run the command again"
+            ) from None
+        raise
+
+
+def _put_back(backup: Path, path: Path) -> None:
+    try:
+        os.replace(backup, path)
+    except OSError as error:
+        raise StorageError(
+            f"{path} is new but unconfirmed, and the disk refused to undo that: "
+            f"the old file is {backup}"
+        ) from error
+
+
+def _require_replaceable(target: Path, *, overwrite: bool, marker: str | None) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise StorageError(f"{target} is a file: name a directory")
+    if not any(target.iterdir()):
+        return
+    if not overwrite:
+        raise StorageError(f"{target} exists and is not empty: name another, or add --overwrite")
+    if marker is not None and not (target / marker).exists():
+        raise StorageError(f"{target} holds no {marker}, so it is not replaced: remove it yourself")
+    if Path.cwd().is_relative_to(target):
+        raise StorageError(f"{target} is in use: leave that directory before replacing it")
+
+
+def _publish(staging: Path, target: Path) -> None:
+    """Make ``staging`` the new ``target``, durably, or put everything back."""
+    if not target.exists() or not any(target.iterdir()):
+        os.rename(staging, target)  # also over an empty directory
+        _sync_or_undo(target.parent, lambda: os.rename(target, staging))
+        return
+    _exchange(staging, target)
+    _sync_or_undo(target.parent, lambda: _exchange(staging, target))
+    try:
+        shutil.rmtree(staging)  # the old directory, by now
+    except OSError as error:
+        raise StorageError(
+            f"{target} is new and complete, but the old one stays: remove {staging}"
+        ) from error
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two paths trade places: in one step where the system can, else in two renames."""
+    if _exchange_at_once(one, other):
+        return
+    aside = _sibling(other)
+    os.rename(other, aside)
+    try:
+        os.rename(one, other)
+    except BaseException:
+        os.rename(aside, other)
+        raise
+    os.rename(aside, one)
+
+
+def _exchange_at_once(one: Path, other: Path) -> bool:
+    """Call Linux' ``renameat2`` with RENAME_EXCHANGE; tell whether system and disk know it."""
+    import ctypes  # noqa: PLC0415 (costs 10 ms, and only an export with --overwrite needs it)
+
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    if rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _NO_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+def _sync_or_undo(directory: Path, undo: Callable[[], None]) -> None:
+    try:
+        _sync(directory)
+    except BaseException:
+        undo()
+        raise
+
+
+def _sync_tree(directory: Path) -> None:
+    """Sync every file and directory below ``directory``, and itself, children first."""
+    for folder, _, files in os.walk(directory, topdown=False):
+        for name in files:
+            _sync(Path(folder, name))
+        _sync(Path(folder))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        import fcntl  # noqa: PLC0415 (POSIX only)
+    except ImportError:
+        return
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _discard(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
