@@ -14,6 +14,7 @@ insignificant white space, keys in ascending order, the shortest escapes, intege
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
@@ -57,23 +58,7 @@ def parse(data: bytes, limits: JsonLimits, *, floats: bool = True) -> JsonValue:
         StrictJsonError: The text is too long, too deep, no UTF-8 or no JSON, names a key twice,
             or holds a number or a character that has no exact counterpart.
     """
-    if len(data) > limits.max_bytes:
-        raise StrictJsonError(f"is longer than {limits.max_bytes} bytes")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise StrictJsonError(f"is no UTF-8 at byte {error.start}") from error
-    _check_nesting(text, limits)
-    try:
-        value: JsonValue = json.loads(
-            text,
-            object_pairs_hook=_unique_keys,
-            parse_int=_integer,
-            parse_float=_finite if floats else _no_float,
-            parse_constant=_no_constant,
-        )
-    except json.JSONDecodeError as error:
-        raise StrictJsonError(f"is no JSON: {error.msg} at character {error.pos}") from error
+    value = _load(data, limits, floats=floats)
     canonical(value)  # an escaped lone surrogate parses, but is no text
     return value
 
@@ -84,11 +69,8 @@ def canonical(value: JsonValue) -> bytes:
     Raises:
         StrictJsonError: A string holds half of a surrogate pair.
     """
-    text = json.dumps(
-        value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
-    )
     try:
-        return text.encode("utf-8")
+        return _CANONICAL.encode(value).encode("utf-8")
     except UnicodeEncodeError as error:
         raise StrictJsonError("holds half of a surrogate pair") from error
 
@@ -99,9 +81,24 @@ def parse_canonical(data: bytes, limits: JsonLimits) -> JsonValue:
     Raises:
         StrictJsonError: As :func:`parse`, or another spelling of the same value was found.
     """
-    value = parse(data, limits, floats=False)
+    value = _load(data, limits, floats=False)
     if canonical(value) != data:
         raise StrictJsonError("is not in canonical form (white space, key order or escapes)")
+    return value
+
+
+def _load(data: bytes, limits: JsonLimits, *, floats: bool) -> JsonValue:
+    if len(data) > limits.max_bytes:
+        raise StrictJsonError(f"is longer than {limits.max_bytes} bytes")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise StrictJsonError(f"is no UTF-8 at byte {error.start}") from error
+    _check_nesting(text, limits)
+    try:
+        value: JsonValue = (_WITH_FLOATS if floats else _INTEGERS_ONLY).decode(text)
+    except json.JSONDecodeError as error:
+        raise StrictJsonError(f"is no JSON: {error.msg} at character {error.pos}") from error
     return value
 
 
@@ -148,3 +145,20 @@ def _no_float(text: str) -> NoReturn:  # noqa: ARG001 (the hook's signature)
 
 def _no_constant(name: str) -> NoReturn:
     raise StrictJsonError(f"holds {name}, which is no JSON")
+
+
+def _decoder(parse_float: Callable[[str], float]) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=_unique_keys,
+        parse_int=_integer,
+        parse_float=parse_float,
+        parse_constant=_no_constant,
+    )
+
+
+# Made once: a bundle of 1,000 classes parses 1,000 texts.
+_WITH_FLOATS = _decoder(_finite)
+_INTEGERS_ONLY = _decoder(_no_float)
+_CANONICAL = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+)

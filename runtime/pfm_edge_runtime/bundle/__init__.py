@@ -1,6 +1,32 @@
-"""Bundles: bytes to objects and back, with no file, clock or network in between."""
+"""Bundles: bytes to objects and back, with no file, clock or network in between.
 
+A bundle holds the class tensors of the classes known now. To forget a class is to write the
+bundle without it::
+
+    bundle = Bundle.from_bytes(data)
+    data = bundle.without([class_id]).to_bytes()
+
+``read_tensors`` and ``write_tensors`` are the container alone, for other tensor files.
+"""
+
+from pfm_edge_runtime.bundle._bundle import Bundle
 from pfm_edge_runtime.bundle._container import read_tensors, write_tensors
+from pfm_edge_runtime.bundle._entries import ClassId, Entry, is_class_id, new_class_id
 from pfm_edge_runtime.bundle._limits import BundleLimits
+from pfm_edge_runtime.bundle._statement import EntryDigest, InputSpec, Statement
+from pfm_edge_runtime.bundle._verification import ModelBinding
 
-__all__ = ["BundleLimits", "read_tensors", "write_tensors"]
+__all__ = [
+    "Bundle",
+    "BundleLimits",
+    "ClassId",
+    "Entry",
+    "EntryDigest",
+    "InputSpec",
+    "ModelBinding",
+    "Statement",
+    "is_class_id",
+    "new_class_id",
+    "read_tensors",
+    "write_tensors",
+]

@@ -35,7 +35,7 @@ from pfm_edge_runtime._strict_json import (
 from pfm_edge_runtime.bundle._limits import DEFAULT_LIMITS, BundleLimits
 from pfm_edge_runtime.errors import BundleFormatError
 
-__all__ = ["FloatArray", "read_tensors", "valid_name", "write_tensors"]
+__all__ = ["FloatArray", "check_lengths", "read_tensors", "valid_name", "write_tensors"]
 
 FloatArray: TypeAlias = NDArray[np.float32]
 
@@ -65,7 +65,7 @@ def read_tensors(
     header, begin = _read_header(data, limits)
     metadata = _checked_metadata(header.pop(_METADATA, None))
     if len(header) > limits.max_tensors:
-        raise BundleFormatError(f"has more than {limits.max_tensors} tensors")
+        raise _bad(f"has more than {limits.max_tensors} tensors")
     shapes = _checked_layout(header, len(data) - begin, limits)
     tensors: dict[str, FloatArray] = {}
     for name, shape in shapes.items():
@@ -75,6 +75,22 @@ def read_tensors(
         tensors[name].flags.writeable = False
         begin += count * _ITEM_BYTES
     return tensors, metadata
+
+
+def check_lengths(data: bytes, limits: BundleLimits) -> int:
+    """Return the length of the header, in bytes, if it and the file are within the limits.
+
+    Raises:
+        BundleFormatError: One of them is not, or there is no length to read.
+    """
+    if len(data) > limits.max_file_bytes:
+        raise _bad(f"is larger than {limits.max_file_bytes} bytes")
+    if len(data) < _LENGTH_BYTES:
+        raise _bad(f"is cut short: it has {len(data)} bytes")
+    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    if length > limits.max_header_bytes:
+        raise _bad(f"declares a header beyond {limits.max_header_bytes} bytes")
+    return length
 
 
 def write_tensors(tensors: Mapping[str, FloatArray], metadata: Mapping[str, str]) -> bytes:
@@ -93,7 +109,7 @@ def write_tensors(tensors: Mapping[str, FloatArray], metadata: Mapping[str, str]
     for name in sorted(tensors):
         array = tensors[name]
         if array.dtype != np.float32:
-            raise BundleFormatError(f"tensor {name!r} is {array.dtype}: only float32 is stored")
+            raise _bad(f"cannot hold {name!r}: it is {array.dtype}, not float32")
         end = offset + array.size * _ITEM_BYTES
         header[name] = _declaration(array.shape, offset, end)
         chunks.append(array.astype("<f4", copy=False).tobytes())
@@ -101,6 +117,10 @@ def write_tensors(tensors: Mapping[str, FloatArray], metadata: Mapping[str, str]
     for name in [*tensors, *metadata]:
         _require_name(name)
     return b"".join([_write_header(header), *chunks])
+
+
+def _bad(finding: str) -> BundleFormatError:
+    return BundleFormatError(f"the tensor file {finding}")
 
 
 def _declaration(shape: tuple[int, ...], begin: int, end: int) -> dict[str, JsonValue]:
@@ -111,45 +131,39 @@ def _write_header(header: Mapping[str, JsonValue]) -> bytes:
     try:
         text = canonical(dict(header))
     except StrictJsonError as error:
-        raise BundleFormatError(f"the header cannot be written: it {error}") from error
+        raise _bad(f"cannot be written: its header {error}") from error
     text += b" " * (-len(text) % _ALIGNMENT)
     return len(text).to_bytes(_LENGTH_BYTES, "little") + text
 
 
 def _read_header(data: bytes, limits: BundleLimits) -> tuple[dict[str, JsonValue], int]:
     """Return the header and where the data begins, having checked lengths before parsing."""
-    if len(data) > limits.max_file_bytes:
-        raise BundleFormatError(f"is larger than {limits.max_file_bytes} bytes")
-    if len(data) < _LENGTH_BYTES:
-        raise BundleFormatError(f"is cut short: {len(data)} bytes are no tensor file")
-    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
-    if length > limits.max_header_bytes:
-        raise BundleFormatError(f"declares a header beyond {limits.max_header_bytes} bytes")
+    length = check_lengths(data, limits)
     begin = _LENGTH_BYTES + length
     if begin > len(data):
-        raise BundleFormatError(f"is cut short inside its header of {length} bytes")
+        raise _bad(f"is cut short inside its header of {length} bytes")
     json_limits = JsonLimits(
         max_bytes=length, max_depth=3, max_containers=2 + 3 * (limits.max_tensors + 1)
     )
-    stored = data[_LENGTH_BYTES:begin]
+    text = data[_LENGTH_BYTES:begin].rstrip(b" ")
     try:
-        header = parse_canonical(stored.rstrip(b" "), json_limits)
+        header = parse_canonical(text, json_limits)
     except StrictJsonError as error:
-        raise BundleFormatError(f"has a bad header: it {error}") from error
+        raise _bad(f"has a bad header: it {error}") from error
     if not isinstance(header, dict):
-        raise BundleFormatError("has a bad header: it is no JSON object")
-    if _write_header(header) != data[:begin]:
-        raise BundleFormatError("has a bad header: its padding is not canonical")
+        raise _bad("has a bad header: it is no JSON object")
+    if length != len(text) + -len(text) % _ALIGNMENT:
+        raise _bad("has a bad header: its padding is not canonical")
     return header, begin
 
 
 def _checked_metadata(value: JsonValue) -> dict[str, str]:
     if not isinstance(value, dict):
-        raise BundleFormatError(f"has no {_METADATA} object")
+        raise _bad(f"has no {_METADATA} object")
     for key, text in value.items():
         _require_name(key)
         if not isinstance(text, str):
-            raise BundleFormatError(f"has a metadata value that is no text: {key!r}")
+            raise _bad(f"has a metadata value that is no text: {key!r}")
     return cast("dict[str, str]", value)
 
 
@@ -165,32 +179,32 @@ def _checked_layout(
         end = offset + prod(shape) * _ITEM_BYTES
         # Compared as text, because Python takes false for 0.
         if canonical(declared) != canonical(_declaration(shape, offset, end)):
-            raise BundleFormatError(
+            raise _bad(
                 f"declares tensor {name!r} wrongly: F32 of shape {list(shape)} "
                 f"must span bytes {offset} to {end} and say nothing else"
             )
         offset = end
     if offset != data_bytes:
-        raise BundleFormatError(f"has {data_bytes} bytes of data, its tensors need {offset}")
+        raise _bad(f"has {data_bytes} bytes of data, its tensors need {offset}")
     return shapes
 
 
 def _checked_shape(name: str, declared: JsonValue, limits: BundleLimits) -> tuple[int, ...]:
     shape = declared.get("shape") if isinstance(declared, dict) else None
     if not isinstance(shape, list) or len(shape) > limits.max_rank:
-        raise BundleFormatError(f"declares no usable shape for tensor {name!r}")
+        raise _bad(f"declares no usable shape for tensor {name!r}")
     if not all(type(size) is int and size >= 0 for size in shape):
-        raise BundleFormatError(f"declares a shape of tensor {name!r} that is no list of sizes")
+        raise _bad(f"declares a shape of tensor {name!r} that is no list of sizes")
     sizes = tuple(cast("list[int]", shape))
     # Also for an empty tensor: NumPy refuses [0, 2**60] with an exception of its own.
     if prod(max(size, 1) for size in sizes) * _ITEM_BYTES > limits.max_file_bytes:
-        raise BundleFormatError(f"declares tensor {name!r} larger than any file may be")
+        raise _bad(f"declares tensor {name!r} larger than any file may be")
     return sizes
 
 
 def _require_name(name: str) -> None:
     if not valid_name(name):
         shown = name if len(name) <= _MAX_NAME else name[:_MAX_NAME] + "…"
-        raise BundleFormatError(
+        raise _bad(
             f"has the name {shown!r}: names are [a-z][a-z0-9_.-]*, up to {_MAX_NAME} characters"
         )

@@ -1,0 +1,207 @@
+"""A bundle: the class tensors of the classes known now, and the issuer's statement about them.
+
+Owns the object that everything else passes around. There is no way to hold a bundle whose digests,
+order or shapes are wrong: it comes from :meth:`Bundle.from_bytes`, from :meth:`Bundle.build`
+(which goes through the same verification), or from another bundle, with fewer classes::
+
+    bundle = Bundle.from_bytes(data)
+    smaller = bundle.without([bundle.class_ids[0]])
+    smaller.to_bytes()
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+
+import numpy as np
+
+from pfm_edge_runtime._strict_json import canonical
+from pfm_edge_runtime.bundle._container import FloatArray, write_tensors
+from pfm_edge_runtime.bundle._entries import ClassId, Entry, EntryRecord, row_digest
+from pfm_edge_runtime.bundle._limits import DEFAULT_LIMITS, BundleLimits
+from pfm_edge_runtime.bundle._statement import Envelope, InputSpec, Statement, format_time
+from pfm_edge_runtime.bundle._verification import BUNDLE_VERSION, ModelBinding, Parts, verify
+from pfm_edge_runtime.errors import BundleFormatError, UnknownClassError
+from pfm_edge_runtime.manifest import ModelId
+
+__all__ = ["Bundle"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Bundle:
+    """A verified set of classes; immutable. Made by its class methods and by ``without`` only."""
+
+    _parts: Parts
+
+    @classmethod
+    def from_bytes(
+        cls,
+        data: bytes,
+        *,
+        limits: BundleLimits = DEFAULT_LIMITS,
+        binding: ModelBinding | None = None,
+    ) -> "Bundle":
+        """Read and verify a bundle; ``to_bytes`` of the result gives ``data`` back.
+
+        Args:
+            data: The whole file. Nothing of it is kept.
+            limits: What it may cost.
+            binding: The package that it must be for; ``None`` leaves that open.
+
+        Raises:
+            BundleFormatError: The bytes break the format.
+            VerificationError: They are well formed, but not what they claim to be.
+        """
+        return cls(verify(data, limits=limits, binding=binding))
+
+    @classmethod
+    def build(  # noqa: PLR0913 (a statement has that many parts, all by keyword)
+        cls,
+        *,
+        model_id: ModelId,
+        manifest_digests: Collection[str],
+        inputs: Sequence[tuple[str, tuple[int, ...]]],
+        entries: Sequence[Entry],
+        issued_at: datetime,
+        epoch: int = 1,
+        sequence: int = 1,
+    ) -> "Bundle":
+        """Issue a bundle: sort the entries, draw missing salts, state what it holds.
+
+        Args:
+            model_id: The trained model.
+            manifest_digests: ``"sha256:…"`` of every ``manifest.json`` that it may serve.
+            inputs: Name and slice shape of the class inputs, as in ``Manifest.bundle_inputs``.
+            entries: The classes; none is legal.
+            issued_at: With a time zone; stored in UTC, to the second.
+            epoch: With ``sequence``, its place in time; from 1 up.
+            sequence: As ``epoch``.
+
+        Raises:
+            BundleError: Something in it cannot be stored, or would not verify.
+        """
+        specs = tuple(InputSpec(name, tuple(shape)) for name, shape in inputs)
+        ordered = sorted(entries, key=lambda entry: entry.class_id)
+        tensors = {spec.name: _stack(spec, ordered) for spec in specs}
+        records = [
+            EntryRecord.make(
+                entry, row_digest(tensors[spec.name][row] for spec in specs), DEFAULT_LIMITS
+            )
+            for row, entry in enumerate(ordered)
+        ]
+        statement = Statement(
+            model_id=model_id,
+            manifests=tuple(sorted(set(manifest_digests))),
+            epoch=epoch,
+            sequence=sequence,
+            issued_at=format_time(issued_at),
+            inputs=specs,
+            entry_digests=tuple(sorted(record.digest for record in records)),
+        )
+        envelope = Envelope.unsigned(statement.to_payload())
+        return cls.from_bytes(_encode(envelope, records, tensors))
+
+    def to_bytes(self) -> bytes:
+        """Write the file; equal bundles give equal bytes."""
+        return _encode(self._parts.envelope, self._parts.records, self._parts.tensors)
+
+    def without(self, class_ids: Collection[ClassId]) -> "Bundle":
+        """Return the bundle that lacks these classes.
+
+        The statement and the entries that stay are carried over as stored, so the issuer can
+        predict the bytes, and the order in which classes go does not matter. What remains of a
+        class is a salted digest in the statement.
+
+        Raises:
+            UnknownClassError: One of them is not in this bundle.
+        """
+        gone = set(class_ids)
+        if not gone <= set(self.class_ids):
+            raise UnknownClassError("the bundle does not hold every class that is to go")
+        kept = [row for row, each in enumerate(self.class_ids) if each not in gone]
+        tensors = {name: tensor[kept] for name, tensor in self._parts.tensors.items()}
+        for tensor in tensors.values():
+            tensor.flags.writeable = False
+        records = tuple(self._parts.records[row] for row in kept)
+        return Bundle(Parts(self._parts.envelope, self._parts.statement, records, tensors))
+
+    @property
+    def model_id(self) -> ModelId:
+        """The trained model that the class tensors belong to."""
+        return self._parts.statement.model_id
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """Name and slice shape of the class inputs, in the statement's order."""
+        return self._parts.statement.inputs
+
+    @property
+    def statement(self) -> Statement:
+        """What the issuer states; it also lists what has gone since."""
+        return self._parts.statement
+
+    @property
+    def payload(self) -> bytes:
+        """The statement's bytes as stored: what is hashed and signed."""
+        return self._parts.envelope.payload
+
+    @property
+    def class_ids(self) -> tuple[ClassId, ...]:
+        """The classes, ascending; row i of every tensor belongs to class i."""
+        return tuple(record.class_id for record in self._parts.records)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Their labels, in the same order."""
+        return tuple(record.label for record in self._parts.records)
+
+    @property
+    def tensors(self) -> Mapping[str, FloatArray]:
+        """float32 ``[classes, *slice_shape]`` by name; read-only."""
+        return MappingProxyType(dict(self._parts.tensors))
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The entries, in order, with their salts: what a new issue of them starts from."""
+        tensors = self._parts.tensors.items()
+        return tuple(
+            Entry(
+                class_id=record.class_id,
+                label=record.label,
+                tensors={name: tensor[row, ...] for name, tensor in tensors},
+                salt=record.salt,
+            )
+            for row, record in enumerate(self._parts.records)
+        )
+
+    def __len__(self) -> int:
+        return len(self._parts.records)
+
+    def __repr__(self) -> str:
+        return f"Bundle({self.model_id}, {len(self)} classes)"
+
+
+def _encode(
+    envelope: Envelope, records: Sequence[EntryRecord], tensors: Mapping[str, FloatArray]
+) -> bytes:
+    metadata = {
+        "pfm_bundle": BUNDLE_VERSION,
+        "statement": envelope.text,
+        "entries": canonical([record.text for record in records]).decode("ascii"),
+    }
+    return write_tensors(tensors, metadata)
+
+
+def _stack(spec: InputSpec, entries: Sequence[Entry]) -> FloatArray:
+    """Put the entries' slices of one input on top of one another: ``[classes, *slice_shape]``."""
+    stacked = np.empty((len(entries), *spec.slice_shape), np.float32)
+    for row, entry in enumerate(entries):
+        found = entry.tensors.get(spec.name)
+        if found is None or found.dtype != np.float32 or found.shape != spec.slice_shape:
+            raise BundleFormatError(
+                f"class {entry.class_id} needs a float32 {spec.name} of shape "
+                f"{list(spec.slice_shape)}"
+            )
+        stacked[row] = found
+    return stacked
