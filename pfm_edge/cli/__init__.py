@@ -1,0 +1,67 @@
+"""The workstation's command line, `pfm-edge`: a skin over the library.
+
+`main(argv)` is the one place where errors become a line and an exit code: 0 done, 1 an error of
+ours with one clear line, 2 wrong usage. Commands import what they need when they run, so that
+`--help` does not wait for PyTorch.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from pfm_edge.cli import _demo, _evaluate, _export, _train, _weights
+from pfm_edge.cli._console import say
+from pfm_edge_runtime.errors import PfmEdgeError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="pfm-edge",
+    help="Train, evaluate and export pre-forgettable vision models for edge devices.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option(help="Show the traceback behind an error.")] = False,
+) -> None:
+    if debug:
+        os.environ["PFM_EDGE_DEBUG"] = "1"
+
+
+app.command("train")(_train.train_command)
+app.command("evaluate")(_evaluate.evaluate_command)
+app.command("export")(_export.export_command)
+app.command("verify")(_export.verify_command)
+app.command("demo")(_demo.demo_command)
+app.add_typer(_weights.app, name="weights")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `pfm-edge` and return its exit code.
+
+    Args:
+        argv: arguments without the program's name; the process's own by default.
+    """
+    try:
+        app(args=list(sys.argv[1:] if argv is None else argv), standalone_mode=True)
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 1
+    except PfmEdgeError as error:
+        if os.environ.get("PFM_EDGE_DEBUG"):
+            traceback.print_exc()
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted; nothing half-written remains")
+        return 130
+    return 0

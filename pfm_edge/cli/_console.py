@@ -1,0 +1,82 @@
+"""How the workstation talks: results on standard output, progress and errors on standard error."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+__all__ = ["bar", "print_json", "print_table", "say", "stages", "table"]
+
+_errors = Console(stderr=True, highlight=False)
+_out = Console(highlight=False)
+
+
+def say(message: str) -> None:
+    """Tell a person what happened; never part of a result."""
+    _errors.print(message, markup=False, soft_wrap=True)
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON document on standard output."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
+    """Make a table; the first column is text, the others are figures."""
+    out = Table(title=title, title_justify="left", title_style="bold")
+    for position, name in enumerate(columns):
+        out.add_column(name, justify="right" if position else "left", overflow="fold")
+    for row in rows:
+        out.add_row(*row)
+    return out
+
+
+def print_table(content: Table) -> None:
+    """Print a table on standard output."""
+    _out.print(content)
+
+
+@contextmanager
+def bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar; yields `update(done, total, note)`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=_errors) as progress:
+        task = progress.add_task(description, total=None, note="")
+
+        def update(done: int, total: int, note: str) -> None:
+            progress.update(task, completed=done, total=total, note=note)
+
+        yield update
+
+
+@contextmanager
+def stages(description: str) -> Iterator[Callable[[str], None]]:
+    """Show which stage of a longer job is running; yields `stage(name)`."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=_errors) as progress:
+        task = progress.add_task(description, total=None)
+
+        def stage(name: str) -> None:
+            progress.update(task, description=f"{description}: {name}")
+
+        yield stage

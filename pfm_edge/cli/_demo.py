@@ -1,0 +1,194 @@
+"""`pfm-edge demo`: the whole story on scikit-learn's digits."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pfm_edge.cli._console import print_json, print_table, say, stages, table
+from pfm_edge.cli._evaluate import evaluate_with_bar, print_report
+from pfm_edge.cli._train import open_data, train_with_bar
+
+if TYPE_CHECKING:
+    from pfm_edge.data import ClassificationData
+    from pfm_edge.demo import Comparison, ForgetOutcome
+    from pfm_edge.training import Run
+
+__all__ = ["demo_command"]
+
+_CLAIM = (
+    "What this shows: outputs no longer name the class (claim level L0). What it does not show: "
+    "that nothing of its images remains in the shared weights."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Paths:
+    root: Path
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images"
+
+
+def demo_command(
+    config: Annotated[Path, typer.Option(help="The configuration to train.")] = Path(
+        "configs/digits.yaml"
+    ),
+    attention: Annotated[
+        str, typer.Option(help="prefix, or joint: the paper's own.")
+    ] = "prefix",
+    forget: Annotated[str, typer.Option(help="The label that the device forgets.")] = "7",
+    out: Annotated[Path, typer.Option(help="Where everything goes; replaced.")] = Path("demo"),
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the configuration."),
+    ] = None,
+    device_python: Annotated[
+        Path | None, typer.Option(help="Python of an environment with the runtime alone.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Train, export, and let a torch-free process predict, forget and predict again.
+
+    Example: pfm-edge demo --attention joint
+    """
+    paths = _Paths(out)
+    run, data = _train(config, [f"attention={attention}", *(set_ or [])], paths, forget)
+    report = evaluate_with_bar(paths.run)
+    if not as_json:
+        print_report(report)
+    seconds = _export(paths)
+    comparison, outcome = _on_device(paths, run, data, forget, device_python)
+    figures = {
+        "attention": attention,
+        "full_bank_accuracy": report.mode("full_bank").accuracy,
+        "forget_accuracy_k1": report.forgetting[0].forget_mean,
+        "export_seconds": seconds,
+        **{k: v for k, v in comparison.as_dict().items() if not k.startswith("confusion")},
+        **asdict(outcome),
+    }
+    _keep(paths, run, comparison, figures, forget)
+    if as_json:
+        print_json(figures)
+    else:
+        _print_story(comparison, outcome, seconds, forget)
+        say(f"{paths.root / 'report.png'} has the picture. {_CLAIM}")
+
+
+def _train(
+    config: Path, overrides: Sequence[str], paths: _Paths, forget: str
+) -> tuple["Run", "ClassificationData"]:
+    from pfm_edge.config import load_config
+    from pfm_edge.errors import DataError
+    from pfm_edge.training import Run
+
+    parsed = load_config(config, tuple(overrides))
+    data = open_data(parsed)
+    if forget not in data.labels:
+        raise DataError(f"--forget '{forget}': no such label; one of {', '.join(data.labels)}")
+    run = Run.create(paths.run, parsed, data.labels, overwrite=True)
+    train_with_bar(run, data)
+    return run, data
+
+
+def _export(paths: _Paths) -> float:
+    """Export the run; returns the seconds that took, which is what each re-export would take."""
+    from pfm_edge.publishing import export_run
+    from pfm_edge.training import Run
+
+    started = perf_counter()
+    with stages("export") as stage:
+        report = export_run(Run.open(paths.run), paths.model, overwrite=True, progress=stage)
+    say(report.summary())
+    return perf_counter() - started
+
+
+def _on_device(
+    paths: _Paths, run: "Run", data: "ClassificationData", forget: str, python: Path | None
+) -> tuple["Comparison", "ForgetOutcome"]:
+    from pfm_edge.demo import DeviceProcess, compare
+
+    ids = [record.class_id for record in run.classes]
+    gone = ids[list(data.labels).index(forget)]
+    with stages("device") as stage:
+        stage("writing the held-out images as files")
+        images = _write_images(paths.images, data)
+        device = DeviceProcess(paths.model, python)
+        stage("proving that torch cannot be imported")
+        device.prove_torch_free()
+        stage("predicting")
+        classes = device.classes()
+        before = device.predict(images)
+        stage("forgetting")
+        outcome = device.forget(gone)
+        stage("predicting again")
+        after = device.predict(images)
+    truth = [ids[int(label)] for label in data.test.labels]
+    return compare(truth, before, after, classes, gone), outcome
+
+
+def _write_images(folder: Path, data: "ClassificationData") -> list[Path]:
+    from pfm_edge_runtime.images import load_image
+
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    paths = [folder / f"{index:05d}.png" for index in range(len(data.test))]
+    for index, path in enumerate(paths):
+        load_image(data.test.source(index), data.mode).save(path)
+    return paths
+
+
+def _keep(
+    paths: _Paths, run: "Run", comparison: "Comparison", figures: dict[str, Any], forget: str
+) -> None:
+    from pfm_edge.demo import draw
+    from pfm_edge.training import read_metrics
+    from pfm_edge_runtime.store import write_atomic
+
+    epochs = [record for record in read_metrics(run.metrics) if record["kind"] == "epoch"]
+    draw(paths.root / "report.png", epochs, comparison, sorted(run.labels), forget)
+    write_atomic(paths.root / "report.json", (json.dumps(figures, indent=2) + "\n").encode())
+
+
+def _print_story(
+    comparison: "Comparison", outcome: "ForgetOutcome", export_seconds: float, forget: str
+) -> None:
+    becomes = ", ".join(f"{label}: {count}" for label, count in comparison.gone_becomes[:3])
+    ratio = 1e3 * export_seconds / outcome.milliseconds
+    rows = [
+        [
+            "accuracy, classes that stay",
+            f"{comparison.retain_before:.3f}",
+            f"{comparison.retain_after:.3f}",
+        ],
+        [f"accuracy, images of '{forget}'", f"{comparison.gone_before:.3f}", f"named {becomes}"],
+        [
+            f"mean score, images of '{forget}'",
+            f"{comparison.gone_score_before:.3f}",
+            f"{comparison.gone_score_after:.3f}",
+        ],
+        ["AUROC of score, kept against forgotten", "", f"{comparison.auroc:.3f}"],
+        ["forgotten above the score threshold", "", f"{comparison.gone_above_threshold:.3f}"],
+        ["bundle, bytes", f"{outcome.bytes_before:,}", f"{outcome.bytes_after:,}"],
+        [
+            "forget, against a re-export",
+            f"{export_seconds:.1f} s to re-export",
+            f"{outcome.milliseconds:.1f} ms ({ratio:,.0f} times faster)",
+        ],
+    ]
+    print_table(table("A torch-free device, before and after", ["", "before", "after"], rows))

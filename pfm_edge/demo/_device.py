@@ -1,0 +1,100 @@
+"""A device, played by another process in which PyTorch cannot be imported.
+
+With an interpreter of its own (`make demo` gives it a virtual environment that holds the runtime
+alone) torch is not there; with this one, the toolchain's modules are blocked before the runtime is
+imported. Either way the device proves it before it does anything.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pfm_edge.errors import RunError
+
+__all__ = ["DeviceProcess", "ForgetOutcome", "Predictions"]
+
+_TOOLCHAIN = ("torch", "timm", "onnx", "onnxscript", "pydantic", "typer", "safetensors", "sklearn")
+_BLOCK = f"import sys; sys.modules.update(dict.fromkeys({_TOOLCHAIN!r})); "
+_MAIN = "import sys; from pfm_edge_runtime.cli import main; sys.exit(main(sys.argv[1:]))"
+_PROBE = (
+    "import importlib\n"
+    f"for name in {_TOOLCHAIN!r}:\n"
+    "    try:\n        importlib.import_module(name)\n"
+    "    except ImportError:\n        continue\n"
+    "    raise SystemExit(f'{name} can be imported')\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What the device said of each image, in the order asked."""
+
+    class_ids: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetOutcome:
+    """What the device reported of a forget."""
+
+    milliseconds: float
+    bytes_before: int
+    bytes_after: int
+
+
+class DeviceProcess:
+    """Runs `pfm-device` commands on one model package, each in a new torch-free process."""
+
+    def __init__(self, package: Path, interpreter: Path | None = None) -> None:
+        self._package = package
+        self._python = str(interpreter or sys.executable)
+        self._prelude = "" if interpreter else _BLOCK
+
+    def prove_torch_free(self) -> None:
+        """Check that no module of the toolchain can be imported where the device runs.
+
+        Raises:
+            RunError: one can; names it.
+        """
+        self._python_code(self._prelude + "\n" + _PROBE, ())
+
+    def classes(self) -> dict[str, str]:
+        """List the classes: label by class id."""
+        rows = self._json("classes", "--json", str(self._package))["classes"]
+        return {row["class_id"]: row["label"] for row in rows}
+
+    def predict(self, images: Sequence[Path]) -> Predictions:
+        """Classify image files."""
+        paths = [str(path) for path in images]
+        rows = self._json("predict", "--json", str(self._package), *paths)["predictions"]
+        by_image = {row["image"]: row for row in rows}
+        ordered = [by_image[path] for path in paths]
+        return Predictions(
+            class_ids=tuple(row["class_id"] for row in ordered),
+            scores=tuple(float(row["score"]) for row in ordered),
+        )
+
+    def forget(self, class_id: str) -> ForgetOutcome:
+        """Forget a class for good."""
+        row = self._json("forget", "--json", str(self._package), class_id)["forgotten"][0]
+        return ForgetOutcome(
+            milliseconds=1e3 * row["seconds"],
+            bytes_before=row["bytes_before"],
+            bytes_after=row["bytes_after"],
+        )
+
+    def _json(self, *arguments: str) -> Any:
+        return json.loads(self._python_code(self._prelude + _MAIN, arguments))
+
+    def _python_code(self, code: str, arguments: Sequence[str]) -> str:
+        done = subprocess.run(
+            [self._python, "-c", code, *arguments], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            reason = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+            raise RunError(f"the device's process failed: {reason[-1]}")
+        return done.stdout

@@ -1,0 +1,28 @@
+"""Pre-forgettable vision transformers: a timm backbone, one prompt per class, a head.
+
+`create_backbone` makes the timm model, `PromptedViT` adds the class prompts and the head and runs
+either attention variant (`joint`, `prefix`), `add_lora` and `merge_lora` adapt a frozen backbone.
+
+    model = PromptedViT(create_backbone(config.backbone), "prefix", num_classes=10)
+    logits = model(images, banks=torch.arange(10))       # the full bank
+"""
+
+from pfm_edge.model._attention import AttentionKind, ClassAttention, class_attention
+from pfm_edge.model._backbone import create_backbone, image_input, preprocessing
+from pfm_edge.model._lora import LoraQkv, add_lora, merge_lora
+from pfm_edge.model._prompted import PromptedViT
+from pfm_edge.model._prompts import draw_prompts
+
+__all__ = [
+    "AttentionKind",
+    "ClassAttention",
+    "LoraQkv",
+    "PromptedViT",
+    "add_lora",
+    "class_attention",
+    "create_backbone",
+    "draw_prompts",
+    "image_input",
+    "merge_lora",
+    "preprocessing",
+]

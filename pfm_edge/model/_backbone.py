@@ -1,0 +1,111 @@
+"""The timm backbone: made from a configuration, checked, described for a manifest.
+
+Only `VisionTransformer` with its standard block is accepted; everything else is refused by name,
+before anything is trained.
+"""
+
+import difflib
+import math
+from typing import Any, cast, get_args
+
+import timm
+from timm.data import resolve_data_config
+from timm.models import VisionTransformer
+from timm.models.vision_transformer import Attention, Block
+
+from pfm_edge.config import BackboneConfig
+from pfm_edge.weights import load_into
+from pfm_edge_runtime.errors import ConfigError
+from pfm_edge_runtime.manifest import CropMode, ImageInput, Interpolation, Preprocessing
+
+__all__ = ["create_backbone", "image_input", "preprocessing"]
+
+_RESERVED = ("num_classes", "dynamic_img_size", "pretrained")
+
+
+def create_backbone(config: BackboneConfig) -> VisionTransformer:
+    """Make the timm backbone that a configuration describes, without a head, in eval mode.
+
+    Raises:
+        ConfigError: the model is unknown to timm, is no supported ViT, or takes no such argument.
+        WeightsError: the weights file does not fit.
+    """
+    if config.model.split(".")[0] not in timm.list_models():
+        near = difflib.get_close_matches(config.model, timm.list_models("vit_*"), n=1, cutoff=0.4)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise ConfigError(f"backbone.model: timm knows no model '{config.model}'{hint}")
+    for name in _RESERVED:
+        if name in config.arguments:
+            raise ConfigError(f"backbone.arguments.{name}: pfm-edge sets it itself; remove it")
+    try:
+        model = timm.create_model(
+            config.model, pretrained=config.pretrained, num_classes=0, **config.arguments
+        )
+    except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"backbone: timm cannot make '{config.model}': {reason[:300]}") from error
+    _refuse_unsupported(config.model, model)
+    if config.weights is not None:
+        load_into(model, config.weights)
+    return cast(VisionTransformer, model.eval())
+
+
+def image_input(backbone: VisionTransformer) -> ImageInput:
+    """Describe the backbone's image input: float32 [batch, channels, height, width]."""
+    height, width = backbone.patch_embed.img_size
+    channels = backbone.patch_embed.proj.in_channels
+    return ImageInput(name="image", shape=(channels, height, width))
+
+
+def preprocessing(config: BackboneConfig, backbone: VisionTransformer) -> Preprocessing:
+    """Resolve how pixels become the image input: timm's values, then the configuration's.
+
+    Raises:
+        ConfigError: a mean or std of another number of channels, or a crop or interpolation that
+            the device cannot reproduce.
+    """
+    resolved = resolve_data_config({}, pretrained_cfg=backbone.pretrained_cfg)
+    channels, height, width = image_input(backbone).shape
+    if channels not in (1, 3):
+        raise ConfigError(f"backbone: {channels} input channels; images have 1 or 3")
+    crop_pct = config.crop_pct or float(resolved["crop_pct"])
+    crop_mode = resolved["crop_mode"] or "center"
+    interpolation = config.interpolation or resolved["interpolation"]
+    if crop_mode not in get_args(CropMode) or interpolation not in get_args(Interpolation):
+        raise ConfigError(
+            f"backbone: '{config.model}' crops by '{crop_mode}' and interpolates by "
+            f"'{interpolation}'; set backbone.interpolation, or choose another model"
+        )
+    return Preprocessing(
+        mode="L" if channels == 1 else "RGB",
+        resize=math.floor(min(height, width) / crop_pct),
+        interpolation=interpolation,
+        crop_pct=crop_pct,
+        crop_mode=crop_mode,
+        mean=_per_channel("mean", config.mean or resolved["mean"], channels),
+        std=_per_channel("std", config.std or resolved["std"], channels),
+    )
+
+
+def _per_channel(name: str, values: Any, channels: int) -> tuple[float, ...]:
+    values = tuple(float(value) for value in values)
+    if len(values) == channels:
+        return values
+    if channels == 1:  # a grey model of a colour recipe: the mean over the channels
+        return (sum(values) / len(values),)
+    raise ConfigError(f"backbone.{name}: {len(values)} values for {channels} channels")
+
+
+def _refuse_unsupported(name: str, model: object) -> None:
+    if not isinstance(model, VisionTransformer):
+        raise ConfigError(
+            f"backbone.model: '{name}' is a {type(model).__name__}, not a plain vision "
+            "transformer; choose a vit_*, deit_* or deit3_* model of timm"
+        )
+    for block in model.blocks:
+        if type(block) is not Block or type(block.attn) is not Attention:
+            kind = f"{type(block).__name__} with {type(getattr(block, 'attn', None)).__name__}"
+            raise ConfigError(
+                f"backbone.model: '{name}' is built of {kind}; only timm's standard Block with "
+                "fused qkv Attention is supported"
+            )

@@ -1,0 +1,99 @@
+"""The pre-forgettable model: a backbone, one prompt per class, one head row per class."""
+
+from collections.abc import Mapping
+
+import torch
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+
+from pfm_edge.model._attention import AttentionKind, class_attention
+from pfm_edge.model._prompts import draw_prompts
+from pfm_edge_runtime.manifest import ClassInput
+
+__all__ = ["PromptedViT"]
+
+
+class PromptedViT(nn.Module):
+    """A vision transformer whose classes are each bound to a prompt.
+
+    A *bank* says which classes' prompts are present: int64 [m] for all images alike, or [B, m]
+    for each image its own. The order of a bank changes nothing. Logits always name all C classes;
+    a deployed model has the head rows of the classes in its bundle alone.
+
+    Source: Hendrix et al., "Pre-Forgettable Models", arXiv 2509.15230. Unlike the authors' code,
+    the final LayerNorm of the timm model is applied, and the head reads the backbone's own pooled
+    output (the class token, where there is one), never a prompt's.
+    """
+
+    def __init__(
+        self, backbone: VisionTransformer, attention: AttentionKind, num_classes: int
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.attention = class_attention(attention)
+        self.prompts = nn.Parameter(draw_prompts(num_classes, backbone.embed_dim))
+        self.head = nn.Linear(backbone.num_features, num_classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes C that the model was made for."""
+        return int(self.prompts.shape[0])
+
+    @property
+    def prompt_inputs(self) -> tuple[ClassInput, ...]:
+        """The class inputs that come from prompts (the head's rows are not among them)."""
+        return self.attention.class_inputs(self.backbone)
+
+    def forward(self, images: Tensor, banks: Tensor) -> Tensor:
+        """Classify images with the prompts of the given banks.
+
+        Args:
+            images: float [B, channels, height, width], preprocessed.
+            banks: int64 [m] or [B, m], class indices; m may be 0.
+
+        Returns:
+            float [B, C] logits over all classes.
+        """
+        logits: Tensor = self.head(self.embed(images, self.select(self.encode(), banks)))
+        return logits
+
+    def encode(self) -> dict[str, Tensor]:
+        """Class tensors of all C prompts; compute once, then `select` banks from them."""
+        return self.attention.encode(self.backbone, self.prompts)
+
+    def select(self, tensors: Mapping[str, Tensor], banks: Tensor) -> dict[str, Tensor]:
+        """Pick the slices of banks [m] or [B, m]; returns tensors with a leading batch axis."""
+        axes = {spec.name: spec.class_axis for spec in self.prompt_inputs}
+        shape = banks.shape if banks.ndim == 2 else (1, *banks.shape)  # noqa: PLR2004: [B, m]
+        return {
+            name: tensor.index_select(axes[name], banks.flatten())
+            .unflatten(axes[name], shape)
+            .movedim(axes[name], 0)
+            for name, tensor in tensors.items()
+        }
+
+    def embed(
+        self, images: Tensor, tensors: Mapping[str, Tensor], *, fused: bool = True
+    ) -> Tensor:
+        """Run the backbone.
+
+        Args:
+            images: float [B, channels, height, width].
+            tensors: selected class tensors, with a leading axis of B or 1.
+            fused: use PyTorch's fused attention; False writes it out, for export.
+
+        Returns:
+            float [B, D]: timm's `forward_head(tokens without prompts, pre_logits=True)`.
+        """
+        backbone = self.backbone
+        tokens = backbone._pos_embed(backbone.patch_embed(images))  # noqa: SLF001: timm's own seam
+        tokens = backbone.norm_pre(backbone.patch_drop(tokens))
+        tokens = self.attention.run_blocks(backbone, tokens, tensors, fused)
+        embedding: Tensor = backbone.forward_head(backbone.norm(tokens), pre_logits=True)
+        return embedding
+
+    def full_bank(self) -> Tensor:
+        """The bank of all classes, int64 [C], on the model's device."""
+        return torch.arange(self.num_classes, device=self.prompts.device)

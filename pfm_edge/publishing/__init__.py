@@ -1,0 +1,9 @@
+"""Publishing: from a run to a model package and its bundle.
+
+    report = export_run(Run.open(path), Path("model"))
+"""
+
+from pfm_edge.publishing._export import export_run, verify_against_run
+from pfm_edge.publishing._source import class_entries, torch_source
+
+__all__ = ["class_entries", "export_run", "torch_source", "verify_against_run"]

@@ -1,0 +1,125 @@
+"""A checkpoint: one safetensors file with what training changes, and nothing executable.
+
+`model.<name>` is every trained parameter, `optimizer.<name>.<moment>` AdamW's memory of it. The
+metadata says the step. A file is replaced whole or not at all; readers that only want the model
+(evaluation, export) never touch the optimiser's part.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from pfm_edge.errors import RunError
+from pfm_edge_runtime.store import write_atomic
+
+__all__ = ["load_checkpoint", "load_trained", "save_checkpoint"]
+
+_FORMAT = "pfm-checkpoint/1"
+_MODEL = "model."
+_OPTIMIZER = "optimizer."
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    step: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+def save_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, step: int
+) -> None:
+    """Write trained parameters and optimiser state after `step` optimiser steps, durably.
+
+    Raises:
+        StorageError: the disk refused; the previous checkpoint is intact.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in _trained(model).items():
+        tensors[_MODEL + name] = parameter.detach().cpu().contiguous()
+        state = optimizer.state.get(parameter, {}) if optimizer is not None else {}
+        for moment, value in state.items():
+            tensors[f"{_OPTIMIZER}{name}.{moment}"] = value.detach().cpu().contiguous()
+    metadata = {"format": _FORMAT, "step": str(step)}
+    write_atomic(path, safetensors.torch.save(tensors, metadata))
+
+
+def load_trained(path: Path, model: nn.Module) -> int:
+    """Load the trained parameters alone into a model of the same configuration.
+
+    Returns:
+        The number of optimiser steps behind them.
+
+    Raises:
+        RunError: missing, damaged, or of another configuration.
+    """
+    contents = _read(path, with_optimizer=False)
+    _load_model(path, model, contents)
+    return contents.step
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Load model and optimiser to continue exactly where `save_checkpoint` was called.
+
+    Raises:
+        RunError: missing, damaged, or of another configuration.
+    """
+    contents = _read(path, with_optimizer=True)
+    _load_model(path, model, contents)
+    for name, parameter in _trained(model).items():
+        prefix = f"{_OPTIMIZER}{name}."
+        state = {
+            key.removeprefix(prefix): value
+            for key, value in contents.optimizer.items()
+            if key.startswith(prefix)
+        }
+        if state:
+            optimizer.state[parameter] = {
+                # AdamW keeps its step counter on the CPU, its moments beside the parameter.
+                moment: value if value.ndim == 0 else value.to(parameter.device)
+                for moment, value in state.items()
+            }
+    return contents.step
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _read(path: Path, *, with_optimizer: bool) -> _Contents:
+    model: dict[str, Tensor] = {}
+    optimizer: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            for key in file.keys():  # noqa: SIM118: safe_open is no mapping
+                if key.startswith(_MODEL):
+                    model[key.removeprefix(_MODEL)] = file.get_tensor(key)
+                elif with_optimizer:
+                    optimizer[key] = file.get_tensor(key)
+    except FileNotFoundError:
+        raise RunError(f"{path}: no checkpoint; train the run first") from None
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path}: damaged checkpoint ({error}); train again") from error
+    if metadata.get("format") != _FORMAT or not metadata.get("step", "").isdigit():
+        raise RunError(f"{path}: not a {_FORMAT} checkpoint; train again with this version")
+    return _Contents(step=int(metadata["step"]), model=model, optimizer=optimizer)
+
+
+def _load_model(path: Path, model: nn.Module, contents: _Contents) -> None:
+    trained = _trained(model)
+    expected = {name: tuple(parameter.shape) for name, parameter in trained.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in contents.model.items()}
+    if expected != found:
+        name = sorted(set(expected.items()) ^ set(found.items()))[0][0]
+        raise RunError(
+            f"{path}: '{name}' is {found.get(name, 'absent')}, the configuration makes it "
+            f"{expected.get(name, 'absent')}; the checkpoint belongs to another configuration"
+        )
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(contents.model[name])
