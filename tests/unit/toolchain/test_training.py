@@ -1,0 +1,181 @@
+"""Runs, checkpoints and resume, on a ViT that trains in seconds."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from pfm_edge.config import load_config
+from pfm_edge.data import load_data
+from pfm_edge.errors import RunError
+from pfm_edge.model import create_backbone, image_input, preprocessing
+from pfm_edge.training import Run, load_model, read_metrics, train
+from pfm_edge_runtime.errors import ConfigError, StorageError
+from pfm_edge_runtime.preprocessing import Preprocessor
+
+CONFIG = """
+data: {name: digits}
+backbone:
+  model: vit_tiny_patch16_224
+  arguments: {img_size: 8, patch_size: 4, embed_dim: 16, depth: 1, num_heads: 2, in_chans: 1}
+adaptation: {kind: full}
+training: {epochs: 1, batch_size: 64, learning_rate: 1.0e-3, warmup_epochs: 0.2, device: cpu}
+"""
+LORA = ("adaptation.kind=lora", "adaptation.rank=2", "adaptation.dropout=0.1")
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture
+def configure(config_file):
+    return lambda *overrides: load_config(config_file, overrides)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "config.yaml"
+    path.write_text(CONFIG)
+    config = load_config(path, ())
+    backbone = create_backbone(config.backbone)
+    spec = preprocessing(config.backbone, backbone)
+    return load_data(config.data, Preprocessor(spec, image_input(backbone)))
+
+
+@pytest.mark.parametrize("extra", [(), LORA], ids=["full", "lora"])
+def test_resume_continues_to_the_same_bytes(tmp_path, configure, data, extra):
+    def upto(steps):
+        return configure(f"training.max_steps={steps}", *extra)
+
+    first = Run.create(tmp_path / "a", upto(1), data.labels)
+    train(first, data)
+    shutil.copytree(first.path, tmp_path / "b")  # the same prompts: they cannot be drawn again
+
+    train(Run.resume(tmp_path / "a", upto(9), data.labels), data)
+    train(Run.resume(tmp_path / "b", upto(4), data.labels), data)
+    train(Run.resume(tmp_path / "b", upto(9), data.labels), data)
+
+    straight, resumed = (Run.open(tmp_path / name) for name in "ab")
+    assert straight.checkpoint.read_bytes() == resumed.checkpoint.read_bytes()
+    assert [r["step"] for r in read_metrics(resumed.metrics) if r["kind"] == "epoch"][-1] == 9
+
+
+def test_training_lowers_the_loss_and_logs_it(tmp_path, configure, data):
+    run = Run.create(tmp_path / "run", configure("training.epochs=4"), data.labels)
+    seen = []
+    steps = train(run, data, progress=seen.append)
+    losses = [r["loss"] for r in read_metrics(run.metrics) if r["kind"] == "train"]
+    assert losses[-1] < losses[0] - 0.2
+    assert seen[-1].step == seen[-1].total_steps == steps
+    epochs = [r for r in read_metrics(run.metrics) if r["kind"] == "epoch"]
+    assert [r["epoch"] for r in epochs] == [1, 2, 3, 4]
+    assert list((run.path / "tensorboard").iterdir())
+
+
+def test_logs_name_classes_by_id_and_checkpoints_hold_no_label(tmp_path, configure, data):
+    labels = tuple(f"person-{label}" for label in data.labels)
+    run = Run.create(tmp_path / "run", configure("training.max_steps=1"), labels)
+    train(run, data)
+    for path in (run.metrics, run.checkpoint, *(run.path / "tensorboard").iterdir()):
+        assert b"person-" not in path.read_bytes(), path
+    record = next(r for r in read_metrics(run.metrics) if r["kind"] == "epoch")
+    assert set(record["forget_accuracy_by_class"]) == {c.class_id for c in run.classes}
+
+
+def test_a_loaded_model_is_the_trained_one(tmp_path, configure, data):
+    run = Run.create(tmp_path / "run", configure("training.max_steps=2", *LORA), data.labels)
+    train(run, data)
+    images = data.test.images(torch.arange(8))
+    first, second = load_model(run), load_model(Run.open(run.path))
+    assert torch.equal(first(images, first.full_bank()), second(images, second.full_bank()))
+    assert not first.training
+
+
+def test_class_ids_are_random_and_kept(tmp_path, configure, data):
+    first = Run.create(tmp_path / "a", configure(), data.labels)
+    second = Run.create(tmp_path / "b", configure(), data.labels)
+    assert not {c.class_id for c in first.classes} & {c.class_id for c in second.classes}
+    assert Run.open(tmp_path / "a") == first
+
+
+def test_a_run_in_the_way(tmp_path, configure, data):
+    run = Run.create(tmp_path / "run", configure(), data.labels)
+    with pytest.raises(RunError, match="--resume continues it, --overwrite replaces it"):
+        Run.create(run.path, configure(), data.labels)
+    Run.create(run.path, configure(), data.labels, overwrite=True)
+
+
+def test_overwrite_replaces_runs_only(tmp_path, configure, data):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match="not a run"):
+        Run.create(tmp_path, configure(), data.labels, overwrite=True)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_resume_needs_the_same_configuration_and_classes(tmp_path, configure, data):
+    Run.create(tmp_path / "run", configure(), data.labels)
+    with pytest.raises(RunError, match="training.learning_rate differs"):
+        Run.resume(tmp_path / "run", configure("training.learning_rate=0.5"), data.labels)
+    with pytest.raises(RunError, match="classes differ"):
+        Run.resume(tmp_path / "run", configure(), data.labels[1:])
+
+
+def test_a_diverging_loss_stops_and_keeps_the_checkpoint(tmp_path, configure, data):
+    overrides = ("training.learning_rate=1e30", "training.clip_norm=null", "training.warmup_epochs=0")
+    run = Run.create(tmp_path / "run", configure(*overrides), data.labels)
+    with pytest.raises(RunError, match="not finite at step"):
+        train(run, data)
+    assert torch.isfinite(load_model(run).prompts).all()
+
+
+def test_no_cuda_device(tmp_path, configure, data):
+    if torch.cuda.is_available():
+        pytest.skip("needs a machine without CUDA")
+    run = Run.create(tmp_path / "run", configure("training.device=cuda"), data.labels)
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        train(run, data)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "garbage", "foreign"])
+def test_damaged_checkpoints(tmp_path, configure, data, damage):
+    run = Run.create(tmp_path / "run", configure("training.max_steps=1"), data.labels)
+    train(run, data)
+    content = run.checkpoint.read_bytes()
+    if damage == "missing":
+        run.checkpoint.unlink()
+    elif damage == "truncated":
+        run.checkpoint.write_bytes(content[:-100])
+    elif damage == "garbage":
+        run.checkpoint.write_bytes(b"\x80\x04pickle" * 10)
+    else:
+        other = configure("backbone.arguments.embed_dim=32", "training.max_steps=1")
+        run = Run(run.path, other, run.classes)
+    with pytest.raises(RunError) as caught:
+        load_model(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_torn_metrics_line_is_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"kind": "epoch", "step": 3}) + '\n{"kind": "epo')
+    assert read_metrics(path) == [{"kind": "epoch", "step": 3}]
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, configure, data, monkeypatch):
+    run = Run.create(tmp_path / "run", configure("training.max_steps=1"), data.labels)
+    train(run, data)
+    before = run.checkpoint.read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        train(Run.resume(run.path, configure("training.max_steps=2"), data.labels), data)
+    assert run.checkpoint.read_bytes() == before
+    assert not [p for p in run.path.iterdir() if p.name.startswith(".") or p.suffix == ".tmp"]
