@@ -91,11 +91,11 @@ class _PrefixAttention:
 
     def encode(self, backbone: VisionTransformer, prompts: Tensor) -> dict[str, Tensor]:
         keys, values = [], []
-        x = prompts.unsqueeze(0)
+        x = prompts.unsqueeze(1)  # C sequences of one token: no prompt sees another
         for block in backbone.blocks:
             _, key, value = _project(block.attn, block.norm1(x))
-            keys.append(key.squeeze(0))
-            values.append(value.squeeze(0))
+            keys.append(key.squeeze(2).transpose(0, 1))
+            values.append(value.squeeze(2).transpose(0, 1))
             # A softmax over one key is 1: what a prompt reads is its own value.
             x = _finish(block, x, value)
         return {"prompt_keys": torch.stack(keys), "prompt_values": torch.stack(values)}

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from pfm_edge.publishing._source import bundle_factory, torch_source
+from pfm_edge.publishing._source import bundle_factory, deployable_source
 from pfm_edge.training import Run, load_model
 from pfm_edge_exporters import ExportReport, ParityReport, export_package, verify_package
 from pfm_edge_runtime.errors import VerificationError
@@ -31,7 +31,7 @@ def export_run(
     progress("loading the run")
     model = load_model(run)
     return export_package(
-        torch_source(run, model),
+        deployable_source(model, run.config.backbone),
         out,
         bundle=bundle_factory(run, model),
         overwrite=overwrite,
@@ -51,7 +51,7 @@ def verify_against_run(
         ParityError: the outputs differ.
     """
     progress("loading the run")
-    source = torch_source(run, load_model(run))
+    source = deployable_source(load_model(run), run.config.backbone)
     opened = ModelPackage.open(package)
     if opened.manifest.model_id != source.model_id:
         raise VerificationError(

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pfm_edge.config import BackboneConfig
 from pfm_edge.model import PromptedViT, image_input, merge_lora, preprocessing
 from pfm_edge.training import Run
 from pfm_edge_exporters import TorchSource
@@ -20,7 +21,7 @@ from pfm_edge_exporters.identity import compute_model_id
 from pfm_edge_runtime.bundle import Bundle, Entry, new_salt
 from pfm_edge_runtime.manifest import ClassInput, Manifest
 
-__all__ = ["DeployableModel", "bundle_factory", "class_entries", "torch_source"]
+__all__ = ["bundle_factory", "class_entries", "deployable_source"]
 
 
 class DeployableModel(nn.Module):
@@ -56,16 +57,15 @@ class DeployableModel(nn.Module):
         return embedding @ weight.t() + bias, embedding
 
 
-def torch_source(run: Run, model: PromptedViT) -> TorchSource:
-    """Describe a run's model to an exporter.
+def deployable_source(model: PromptedViT, config: BackboneConfig) -> TorchSource:
+    """Describe a model to an exporter.
 
     Args:
-        run: where the model comes from.
-        model: as `load_model` gives it; left unchanged.
+        model: float32, on the CPU; left unchanged.
+        config: what its backbone was made from.
     """
     model = copy.deepcopy(model).eval()
     merge_lora(model.backbone)
-    config = run.config.backbone
     image = image_input(model.backbone)
     class_inputs = _class_inputs(model)
     identity = {
