@@ -36,8 +36,8 @@ __all__ = [
     "BackboneConfig",
     "Config",
     "DataConfig",
-    "FullAdaptation",
-    "LoraAdaptation",
+    "FullConfig",
+    "LoraConfig",
     "TrainingConfig",
     "load_config",
 ]
@@ -113,14 +113,14 @@ class BackboneConfig(_Section):
         return self
 
 
-class FullAdaptation(_Section):
+class FullConfig(_Section):
     """Train every parameter of the backbone: for small models, from scratch."""
 
     kind: Literal["full"]
     """Tells the two apart."""
 
 
-class LoraAdaptation(_Section):
+class LoraConfig(_Section):
     """Train low-rank updates of query and value (Hu et al., arXiv 2106.09685), nothing else."""
 
     kind: Literal["lora"] = "lora"
@@ -133,12 +133,12 @@ class LoraAdaptation(_Section):
     """On the activations that enter the update; the paper's by default."""
 
 
-Adaptation = Annotated[FullAdaptation | LoraAdaptation, Field(discriminator="kind")]
+Adaptation = Annotated[FullConfig | LoraConfig, Field(discriminator="kind")]
 """How the backbone learns; ``kind`` tells which."""
 
 
 class TrainingConfig(_Section):
-    """How long and how fast; the defaults are the paper's recipe."""
+    """How long and how fast; the paper's recipe by default, but for the schedule."""
 
     epochs: Annotated[int, Field(ge=1)] = 10
     """Passes over the training images."""
@@ -150,7 +150,7 @@ class TrainingConfig(_Section):
     """AdamW's decoupled weight decay; 0 makes it Adam."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     """The learning rate climbs linearly for so long; fractions count."""
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine"] = "cosine"
     """What the learning rate does after the warm-up."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Gradients of a larger norm are scaled down to it; null for no limit."""
@@ -177,7 +177,7 @@ class Config(_Section):
     """Which model."""
     attention: Literal["joint", "prefix"] = "prefix"
     """How prompts and image meet: ``joint`` as in the paper, ``prefix`` as constant keys."""
-    adaptation: Adaptation = LoraAdaptation()
+    adaptation: Adaptation = LoraConfig()
     """What of the backbone is trained."""
     training: TrainingConfig = TrainingConfig()
     """How it is trained."""
