@@ -1,0 +1,20 @@
+"""The hint that follows an unknown name.
+
+Owns the one phrase, so that every message says it alike::
+
+    nearest("daysy", ["daisy", "rose"])      # "; did you mean 'daisy'?"
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["nearest"]
+
+_LEAST_SIMILAR = 0.5  # below that, difflib's ratio finds names that no one meant
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the known name closest to ``name``, or nothing if none is close."""
+    by_folded = {each.casefold(): each for each in known}
+    found = get_close_matches(name.casefold(), by_folded, n=1, cutoff=_LEAST_SIMILAR)
+    return f"; did you mean {by_folded[found[0]]!r}?" if found else ""

@@ -1,0 +1,126 @@
+"""ONNX Runtime as a backend.
+
+Owns the session, the binding of arrays by name and the translation of ONNX Runtime's exceptions::
+
+    backend = OnnxRuntimeBackend(Path("model/backbone.onnx"), threads=2)
+    backend.describe()               # "ONNX Runtime 1.23.2, CPUExecutionProvider"
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pfm_edge_runtime.backends._base import FloatArray, Outputs
+from pfm_edge_runtime.errors import BackendError, BackendUnavailableError
+
+__all__ = ["OnnxRuntimeBackend"]
+
+_OUTPUTS = ("logits", "embedding")
+_PROVIDERS = ("CPUExecutionProvider",)
+_ERRORS_ONLY = 3  # ONNX Runtime's log severity; its warnings are about our graph, not the user's
+
+
+class OnnxRuntimeBackend:
+    """A graph in ONNX Runtime, on the CPU.
+
+    Args:
+        graph: The ``.onnx`` file, or its contents.
+        threads: Threads for one run; ``None`` takes one per physical core.
+
+    Raises:
+        BackendUnavailableError: ONNX Runtime is not installed.
+        BackendError: ONNX Runtime cannot load the graph.
+    """
+
+    def __init__(self, graph: Path | bytes, *, threads: int | None = None) -> None:
+        library = _import_library()
+        self._errors = _library_errors(library)
+        options = library.SessionOptions()
+        options.log_severity_level = _ERRORS_ONLY
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        with self._translated("cannot load the graph"):
+            self._session: Any = library.InferenceSession(
+                graph if isinstance(graph, bytes) else str(graph),
+                sess_options=options,
+                providers=list(_PROVIDERS),
+                enable_fallback=0,  # it would print to standard output and try again
+            )
+        self._inputs: frozenset[str] = frozenset(each.name for each in self._session.get_inputs())
+        missing = set(_OUTPUTS) - {each.name for each in self._session.get_outputs()}
+        if missing:
+            raise BackendError(f"the graph has no output {' or '.join(sorted(missing))}")
+        self._description = f"ONNX Runtime {library.__version__}, {_PROVIDERS[0]}"
+
+    def run(self, image: FloatArray, class_tensors: Mapping[str, FloatArray]) -> Outputs:
+        """Run the graph; the one input that no class tensor names takes the image.
+
+        Args:
+            image: float32 ``[batch, channels, height, width]``.
+            class_tensors: One float32 array per class input, by name, in the graph's shape.
+
+        Raises:
+            BackendError: The graph does not take these inputs, or fails.
+        """
+        feeds = {self._image_name(class_tensors): image, **class_tensors}
+        for name, array in feeds.items():
+            if array.dtype != np.float32:
+                raise BackendError(f"input {name} is {array.dtype}: the graph takes float32")
+        with self._translated("the graph failed"):
+            logits, embedding = self._session.run(list(_OUTPUTS), feeds)
+        for name, array in zip(_OUTPUTS, (logits, embedding), strict=True):
+            if array.dtype != np.float32 or array.ndim != 2 or len(array) != len(image):  # noqa: PLR2004
+                raise BackendError(
+                    f"the graph gave {name} as {array.dtype} {list(array.shape)}, "
+                    f"not as float32 with {len(image)} rows"
+                )
+        return Outputs(logits, embedding)
+
+    def describe(self) -> str:
+        """Return one line that says what runs the graph, and where."""
+        return self._description
+
+    def _image_name(self, class_tensors: Mapping[str, FloatArray]) -> str:
+        unknown = sorted(class_tensors.keys() - self._inputs)
+        if unknown:
+            raise BackendError(f"the graph has no input {', '.join(unknown)}")
+        free: list[str] = sorted(self._inputs - class_tensors.keys())
+        if len(free) != 1:
+            raise BackendError(f"one input must remain for the image, not {len(free)}: {free}")
+        return free[0]
+
+    @contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except self._errors as error:
+            reason = " ".join(str(error).split())
+            raise BackendError(f"ONNX Runtime {what}: {reason}") from error
+
+
+def _import_library() -> ModuleType:
+    try:
+        import onnxruntime  # heavy, and optional
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "ONNX Runtime is not installed: pip install 'pfm-edge-runtime[onnxruntime]'"
+        ) from error
+    found: ModuleType = onnxruntime
+    return found
+
+
+def _library_errors(library: ModuleType) -> tuple[type[Exception], ...]:
+    """Return everything that ONNX Runtime raises: its exceptions share no base but Exception."""
+    state = library.capi.onnxruntime_pybind11_state
+    own = (each for each in vars(state).values() if isinstance(each, type))
+    return (
+        *(each for each in own if issubclass(each, Exception)),
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    )

@@ -1,0 +1,107 @@
+"""Arguments that several commands share.
+
+Owns how a command is declared, how images are named on the command line, and how many of them
+are in memory at once::
+
+    parser = add_command(commands, "classes", "List the classes.", example, run)
+"""
+
+import argparse
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from pfm_edge_runtime.errors import ImageError
+
+__all__ = ["Commands", "add_command", "add_image_arguments", "batches", "find_images"]
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+_BATCH = 16  # images between two reports of progress
+_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    summary: str,
+    example: str,
+    run: Callable[[argparse.Namespace], None],
+) -> argparse.ArgumentParser:
+    """Declare a command that works on a model package."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"example:\n{example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="directory of the model package")
+    parser.add_argument("--json", action="store_true", help="write JSON, for programs")
+    # SUPPRESS: a --debug before the command must survive the command's own default.
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="show the traceback of an error",
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_image_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the images and what it takes to run the graph on them."""
+    parser.add_argument(
+        "images",
+        nargs="+",
+        type=Path,
+        metavar="IMAGE",
+        help="image file, or directory of image files (not its subdirectories)",
+    )
+    parser.add_argument(
+        "--threads", type=_positive, metavar="N", help="threads to run on (default: every core)"
+    )
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Return the files that are meant: a directory stands for its image files, sorted by name.
+
+    Raises:
+        ImageError: A directory cannot be read, or holds no image file.
+    """
+    found: list[Path] = []
+    for path in paths:
+        is_directory = os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises what this answers)
+        found += _in_directory(path) if is_directory else [path]
+    return found
+
+
+def batches(files: Sequence[Path]) -> Iterator[list[Path]]:
+    """Split a long list, to report progress in between."""
+    for begin in range(0, len(files), _BATCH):
+        yield list(files[begin : begin + _BATCH])
+
+
+def _in_directory(directory: Path) -> list[Path]:
+    try:
+        found = sorted(
+            path
+            for path in directory.iterdir()
+            if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
+        )
+    except OSError as error:
+        raise ImageError(f"{directory} cannot be read: {error.strerror or error}") from error
+    if not found:
+        raise ImageError(f"{directory} holds no image file ({', '.join(sorted(_SUFFIXES))})")
+    return found
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+    return number

@@ -1,0 +1,79 @@
+"""``pfm-device forget``: remove classes for good."""
+
+import argparse
+import sys
+
+from pfm_edge_runtime.cli._arguments import Commands, add_command
+from pfm_edge_runtime.cli._output import note, write_json, write_row
+from pfm_edge_runtime.errors import ConfigError
+
+__all__ = ["add_to"]
+
+_EXAMPLE = """\
+  pfm-device forget model/ 0f5c2a9be1d84c6f93a7d0e25b18c47a
+  pfm-device forget model/ - < labels.txt
+"""
+_STANDARD_INPUT = "-"
+_WARNING = (
+    "pfm-device: warning: a label on the command line stays in the shell's history and shows in "
+    "process lists: give class ids, or labels on standard input (pfm-device forget MODEL -)"
+)
+
+
+def add_to(commands: Commands) -> None:
+    """Declare the command."""
+    parser = add_command(
+        commands,
+        "forget",
+        "Forget classes: the bundle is rewritten without them, durably, all or none.",
+        _EXAMPLE,
+        _run,
+    )
+    parser.add_argument(
+        "names",
+        nargs="+",
+        metavar="CLASS",
+        help="class id or label; a single - reads one per line from standard input",
+    )
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from pfm_edge_runtime.bundle import is_class_id
+    from pfm_edge_runtime.forgetting import forget_classes
+
+    names: list[str] = arguments.names
+    if names == [_STANDARD_INPUT]:
+        names = _read_names()
+    elif _STANDARD_INPUT in names:
+        raise ConfigError("- stands for standard input: give it alone, or name the classes")
+    elif not all(is_class_id(name) for name in names):
+        note(_WARNING)
+    forgotten = forget_classes(arguments.model, names)
+    before, after = forgotten[0].bytes_before, forgotten[0].bytes_after
+    seconds = forgotten[0].seconds
+    if arguments.json:
+        rows = [{"class_id": each.class_id} for each in forgotten]
+        sizes = {"bytes_before": before, "bytes_after": after, "seconds": seconds}
+        write_json({"forgotten": rows, **sizes})
+        return
+    for each in forgotten:
+        write_row(f"forgotten: {each.class_id}")
+    write_row(f"bundle: {before} bytes before, {after} after; durable in {seconds * 1000:.1f} ms")
+
+
+def _read_names() -> list[str]:
+    """Read names from standard input, one per line, exactly as they are but for the line end.
+
+    Raises:
+        ConfigError: It is no UTF-8, or holds no name.
+    """
+    try:
+        lines = sys.stdin.buffer.read().decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ConfigError("standard input is no UTF-8: write the labels in UTF-8") from error
+    except (AttributeError, OSError) as error:  # closed, or a directory
+        raise ConfigError("standard input cannot be read") from error
+    names = [name for line in lines if (name := line.removesuffix("\r"))]
+    if not names:
+        raise ConfigError("standard input is empty: give one class id or label per line")
+    return names
