@@ -6,4 +6,4 @@
 from pfm_edge.publishing._export import export_run, verify_against_run
 from pfm_edge.publishing._source import class_entries, deployable_source
 
-__all__ = ["class_entries", "export_run", "deployable_source", "verify_against_run"]
+__all__ = ["class_entries", "deployable_source", "export_run", "verify_against_run"]

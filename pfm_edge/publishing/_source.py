@@ -18,7 +18,8 @@ from pfm_edge.model import PromptedViT, image_input, merge_lora, preprocessing
 from pfm_edge.training import Run
 from pfm_edge_exporters import TorchSource
 from pfm_edge_exporters.identity import compute_model_id
-from pfm_edge_runtime.bundle import Bundle, Entry, new_salt
+from pfm_edge_runtime._digest import digest_of
+from pfm_edge_runtime.bundle import Bundle, Entry
 from pfm_edge_runtime.manifest import ClassInput, Manifest
 
 __all__ = ["bundle_factory", "class_entries", "deployable_source"]
@@ -97,8 +98,10 @@ def class_entries(run: Run, model: PromptedViT) -> list[Entry]:
         Entry(
             class_id=record.class_id,
             label=record.label,
-            salt=new_salt(),
-            tensors={n: t.take(record.index, axis=axes[n]).copy() for n, t in tensors.items()},
+            tensors={
+                name: np.array(tensor.take(record.index, axis=axes[name]))
+                for name, tensor in tensors.items()
+            },
         )
         for record in run.classes
     ]
@@ -111,10 +114,10 @@ def bundle_factory(run: Run, model: PromptedViT) -> Callable[[bytes], bytes]:
         parsed = Manifest.from_bytes(manifest)
         bundle = Bundle.build(
             model_id=parsed.model_id,
-            manifest_digests=(manifest_digest(manifest),),
-            inputs=tuple((spec.name, spec.slice_shape) for spec in parsed.class_inputs),
+            manifest_digests=(digest_of(manifest),),
+            inputs=parsed.bundle_inputs,
             entries=class_entries(run, model),
-            issued_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            issued_at=datetime.now(UTC),
         )
         return bundle.to_bytes()
 

@@ -1,0 +1,73 @@
+"""The runtime where nothing but the runtime is installed: a wheel in an empty environment."""
+
+import json
+import textwrap
+
+import pytest
+
+from tests.support.environments import RUNTIME, environment, other_python, run
+from tests.support.tiny_package import write_tiny_package
+
+FOREIGN = ("torch", "timm", "onnx", "onnxscript", "pydantic", "typer", "safetensors", "sklearn")
+PYTHONS = ["", "3.10", "3.12"]
+
+
+@pytest.fixture(scope="module", params=PYTHONS, ids=lambda v: v or "this")
+def device(request):
+    if not request.param:
+        return environment([RUNTIME])
+    python = other_python(request.param)
+    if python is None:
+        pytest.skip(f"no Python {request.param} here")
+    return environment([RUNTIME], python, constraints=False)
+
+
+def execute(python, code, *arguments):
+    return run([str(python), "-W", "error", "-c", textwrap.dedent(code), *map(str, arguments)])
+
+
+def test_nothing_of_the_toolchain_is_installed_or_imported(device):
+    code = """
+        import importlib, importlib.metadata, json, pkgutil, sys
+        import pfm_edge_runtime
+        assert "onnxruntime" not in sys.modules and "PIL" not in sys.modules
+        for module in pkgutil.walk_packages(pfm_edge_runtime.__path__, "pfm_edge_runtime."):
+            importlib.import_module(module.name)
+        assert "onnxruntime" not in sys.modules and "PIL" not in sys.modules
+        installed = [d.metadata["Name"].lower() for d in importlib.metadata.distributions()]
+        print(json.dumps([installed, sorted(sys.modules)]))
+    """
+    installed, imported = json.loads(execute(device, code))
+    assert "pfm-edge-runtime" in installed or "pfm_edge_runtime" in installed
+    assert not set(FOREIGN) & set(installed)
+    assert not set(FOREIGN) & {name.partition(".")[0] for name in imported}
+
+
+def test_predict_and_forget(device, tmp_path):
+    package = write_tiny_package(tmp_path / "model", classes=3)
+    code = """
+        import json, sys
+        import numpy as np
+        from pfm_edge_runtime import Classifier
+        model = Classifier.open(sys.argv[1])
+        image = np.full((8, 8), 90, dtype=np.uint8)
+        first = model.predict(image)
+        model.forget(first.class_id)
+        second = Classifier.open(sys.argv[1]).predict(image)
+        foreign = [n for n in ("torch", "onnx", "typer", "pydantic") if n in sys.modules]
+        print(json.dumps([first.class_id, second.class_id, sorted(second.scores), foreign]))
+    """
+    first, second, left, foreign = json.loads(execute(device, code, package))
+    assert first not in left
+    assert second in left
+    assert len(left) == 2
+    assert foreign == []
+
+
+def test_the_command(device, tmp_path):
+    package = write_tiny_package(tmp_path / "model", classes=2)
+    command = device.with_name("pfm-device")
+    classes = json.loads(run([str(command), "classes", "--json", str(package)]))["classes"]
+    run([str(command), "forget", str(package), classes[0]["class_id"]])
+    left = json.loads(run([str(command), "classes", "--json", str(package)]))["classes"]
+    assert left == classes[1:]
