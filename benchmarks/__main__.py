@@ -1,7 +1,7 @@
 """`make bench`: measure everything and write docs/results.md.
 
-    python -m benchmarks                  # all
-    python -m benchmarks prompt_overhead  # one; docs/results.md is left alone
+python -m benchmarks                  # all
+python -m benchmarks prompt_overhead  # one; docs/results.md is left alone
 """
 
 import platform

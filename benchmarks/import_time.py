@@ -10,7 +10,11 @@ _ROUNDS = 15
 
 def run() -> str:
     """Measure; returns a section of Markdown."""
-    codes = {"python alone": "pass", "with numpy": "import numpy", "with pfm_edge_runtime": "import pfm_edge_runtime"}
+    codes = {
+        "python alone": "pass",
+        "with numpy": "import numpy",
+        "with pfm_edge_runtime": "import pfm_edge_runtime",
+    }
     seconds: dict[str, list[float]] = {name: [] for name in codes}
     for _ in range(_ROUNDS):
         for name, code in codes.items():

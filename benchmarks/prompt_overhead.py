@@ -64,7 +64,9 @@ def run() -> str:
             bare_seconds += [before, after]
             ratios.setdefault(key, []).append(prompted / ((before + after) / 2))
     rows = [
-        f"| {count} | " + " | ".join(_cell(ratios[kind, count]) for kind in ("prefix", "joint")) + " |"
+        f"| {count} | "
+        + " | ".join(_cell(ratios[kind, count]) for kind in ("prefix", "joint"))
+        + " |"
         for count in _COUNTS
     ]
     return (

@@ -1,2 +1,1 @@
 """pfm-edge: train, evaluate and export pre-forgettable vision models for edge devices."""
-

@@ -48,9 +48,7 @@ def demo_command(
     config: Annotated[Path, typer.Option(help="The configuration to train.")] = Path(
         "configs/digits.yaml"
     ),
-    attention: Annotated[
-        str, typer.Option(help="prefix, or joint: the paper's own.")
-    ] = "prefix",
+    attention: Annotated[str, typer.Option(help="prefix, or joint: the paper's own.")] = "prefix",
     forget: Annotated[str, typer.Option(help="The label that the device forgets.")] = "7",
     out: Annotated[Path, typer.Option(help="Where everything goes; replaced.")] = Path("demo"),
     set_: Annotated[

@@ -55,7 +55,9 @@ def evaluate_with_bar(path: Path) -> "EvaluationReport":
 
 def print_report(report: "EvaluationReport") -> None:
     """Print the tables of a report, with what they can and cannot show."""
-    say(f"{report.images} held-out images, attention {report.attention}, chance {report.chance:.3f}")
+    say(
+        f"{report.images} held-out images, attention {report.attention}, chance {report.chance:.3f}"
+    )
     print_table(
         table(
             "Forgetting, head rows kept: argmax over all classes",
@@ -74,7 +76,12 @@ def print_report(report: "EvaluationReport") -> None:
     print_table(
         table(
             "Forgetting as deployed: argmax over the classes present",
-            ["prompts dropped", "retain accuracy", "AUROC of confidence", "forgotten above threshold"],
+            [
+                "prompts dropped",
+                "retain accuracy",
+                "AUROC of confidence",
+                "forgotten above threshold",
+            ],
             [
                 [
                     f"{row.removed}",

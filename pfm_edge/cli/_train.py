@@ -16,17 +16,23 @@ __all__ = ["open_data", "train_command", "train_with_bar"]
 
 
 def train_command(
-    config: Annotated[Path, typer.Argument(help="A YAML configuration, such as configs/digits.yaml.")],
+    config: Annotated[
+        Path, typer.Argument(help="A YAML configuration, such as configs/digits.yaml.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="The run directory; runs/<name of the config> by default.")
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as training.epochs=5."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a key, such as training.epochs=5."
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Continue the run from its checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the run that is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the last figures as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the last figures as JSON.")
+    ] = False,
 ) -> None:
     """Train a pre-forgettable model.
 

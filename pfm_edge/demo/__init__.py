@@ -1,9 +1,9 @@
 """The demo's parts: a device in another process, what it saw before and after, one picture.
 
-    device = DeviceProcess(package)
-    before = device.predict(images)
-    device.forget(class_id)
-    after = device.predict(images)
+device = DeviceProcess(package)
+before = device.predict(images)
+device.forget(class_id)
+after = device.predict(images)
 """
 
 from pfm_edge.demo._comparison import Comparison, compare

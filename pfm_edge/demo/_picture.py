@@ -74,7 +74,7 @@ def _draw_confusion(
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.argwhere(matrix > 0):
-        colour = "white" if share[row, column] > 0.5 else _INK  # noqa: PLR2004: half dark
+        colour = "white" if share[row, column] > 0.5 else _INK  # noqa: PLR2004 (half dark)
         axes.text(column, row, matrix[row, column], ha="center", va="center", color=colour, size=9)
     ticks = range(len(labels))
     axes.set_xticks(ticks, labels)

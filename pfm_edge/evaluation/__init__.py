@@ -1,7 +1,7 @@
 """Evaluation: does the model know its classes, and what is left of one whose prompt is gone.
 
-    metrics = epoch_metrics(model, data.test, seed=0)      # every epoch: three figures
-    report = evaluate(model, data.test, seed=0)            # the whole metric, and every mode
+metrics = epoch_metrics(model, data.test, seed=0)      # every epoch: three figures
+report = evaluate(model, data.test, seed=0)            # the whole metric, and every mode
 """
 
 from pfm_edge.evaluation._epoch import EpochMetrics, epoch_metrics

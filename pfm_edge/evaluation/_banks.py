@@ -40,7 +40,7 @@ def for_each_bank(
         rows = slice(start, min(start + _BATCH, len(split)))
         images = split.images(torch.arange(rows.start, rows.stop)).to(device)
         for number, bank in enumerate(banks):
-            own = bank[rows] if bank.ndim == 2 else bank  # noqa: PLR2004: [n, m]
+            own = bank[rows] if bank.ndim == 2 else bank  # noqa: PLR2004 ([n, m])
             selected = model.select(tensors, own.to(device))
             logits = model.head(model.embed(images, selected))
             use(number, rows, logits.float().cpu())

@@ -23,9 +23,7 @@ def auroc(retained: NDArray[np.float32], forgotten: NDArray[np.float32]) -> floa
     return float(roc_auc_score(truth, np.r_[retained, forgotten]))
 
 
-def share_above_threshold(
-    retained: NDArray[np.float32], forgotten: NDArray[np.float32]
-) -> float:
+def share_above_threshold(retained: NDArray[np.float32], forgotten: NDArray[np.float32]) -> float:
     """Share of forgotten images whose score reaches what 95 % of retained images reach.
 
     The false positive rate at 95 % true positive rate of out-of-distribution detection

@@ -42,7 +42,11 @@ class ClassAttention(Protocol):
         ...
 
     def run_blocks(
-        self, backbone: VisionTransformer, tokens: Tensor, tensors: Mapping[str, Tensor], fused: bool
+        self,
+        backbone: VisionTransformer,
+        tokens: Tensor,
+        tensors: Mapping[str, Tensor],
+        fused: bool,
     ) -> Tensor:
         """Run all blocks over image tokens.
 
@@ -68,7 +72,11 @@ class _JointAttention:
         return {"prompts": prompts}
 
     def run_blocks(
-        self, backbone: VisionTransformer, tokens: Tensor, tensors: Mapping[str, Tensor], fused: bool
+        self,
+        backbone: VisionTransformer,
+        tokens: Tensor,
+        tensors: Mapping[str, Tensor],
+        fused: bool,
     ) -> Tensor:
         prompts = tensors["prompts"].expand(tokens.shape[0], -1, -1)
         x = torch.cat((prompts.to(tokens.dtype), tokens), dim=1)
@@ -101,7 +109,11 @@ class _PrefixAttention:
         return {"prompt_keys": torch.stack(keys), "prompt_values": torch.stack(values)}
 
     def run_blocks(
-        self, backbone: VisionTransformer, tokens: Tensor, tensors: Mapping[str, Tensor], fused: bool
+        self,
+        backbone: VisionTransformer,
+        tokens: Tensor,
+        tensors: Mapping[str, Tensor],
+        fused: bool,
     ) -> Tensor:
         x = tokens
         batch = x.shape[0]
@@ -142,7 +154,7 @@ def _attend(
         return functional.scaled_dot_product_attention(
             query, key, value, dropout_p=rate, scale=attention.scale
         )
-    weights = (query * attention.scale) @ key.transpose(-2, -1)
+    weights: Tensor = (query * attention.scale) @ key.transpose(-2, -1)
     return weights.softmax(dim=-1) @ value
 
 
@@ -162,4 +174,5 @@ def _finish(block: Block, x: Tensor, attended: Tensor) -> Tensor:
         out = out * attention.gate(block.norm1(x)).sigmoid()
     out = attention.proj_drop(attention.proj(out))
     x = x + block.drop_path1(block.ls1(out))
-    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+    finished: Tensor = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+    return finished

@@ -6,6 +6,7 @@ before anything is trained.
 
 import difflib
 import math
+from collections.abc import Iterable
 from typing import Any, cast, get_args
 
 import timm
@@ -69,8 +70,8 @@ def preprocessing(config: BackboneConfig, backbone: VisionTransformer) -> Prepro
     if channels not in (1, 3):
         raise ConfigError(f"backbone: {channels} input channels; images have 1 or 3")
     crop_pct = config.crop_pct or float(resolved["crop_pct"])
-    crop_mode = resolved["crop_mode"] or "center"
-    interpolation = config.interpolation or resolved["interpolation"]
+    crop_mode: Any = resolved["crop_mode"] or "center"
+    interpolation: Any = config.interpolation or resolved["interpolation"]
     if crop_mode not in get_args(CropMode) or interpolation not in get_args(Interpolation):
         raise ConfigError(
             f"backbone: '{config.model}' crops by '{crop_mode}' and interpolates by "
@@ -87,8 +88,8 @@ def preprocessing(config: BackboneConfig, backbone: VisionTransformer) -> Prepro
     )
 
 
-def _per_channel(name: str, values: Any, channels: int) -> tuple[float, ...]:
-    values = tuple(float(value) for value in values)
+def _per_channel(name: str, given: Iterable[float], channels: int) -> tuple[float, ...]:
+    values = tuple(float(value) for value in given)
     if len(values) == channels:
         return values
     if channels == 1:  # a grey model of a colour recipe: the mean over the channels

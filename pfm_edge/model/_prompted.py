@@ -66,17 +66,16 @@ class PromptedViT(nn.Module):
     def select(self, tensors: Mapping[str, Tensor], banks: Tensor) -> dict[str, Tensor]:
         """Pick the slices of banks [m] or [B, m]; returns tensors with a leading batch axis."""
         axes = {spec.name: spec.class_axis for spec in self.prompt_inputs}
-        shape = banks.shape if banks.ndim == 2 else (1, *banks.shape)  # noqa: PLR2004: [B, m]
-        return {
-            name: tensor.index_select(axes[name], banks.flatten())
-            .unflatten(axes[name], shape)
-            .movedim(axes[name], 0)
-            for name, tensor in tensors.items()
-        }
+        rows = banks if banks.ndim == 2 else banks[None]  # noqa: PLR2004 ([B, m])
+        selected = {}
+        for name, tensor in tensors.items():
+            axis = axes[name]
+            shape = (*tensor.shape[:axis], *rows.shape, *tensor.shape[axis + 1 :])
+            picked = tensor.index_select(axis, rows.flatten()).reshape(shape)
+            selected[name] = picked.movedim(axis, 0)
+        return selected
 
-    def embed(
-        self, images: Tensor, tensors: Mapping[str, Tensor], *, fused: bool = True
-    ) -> Tensor:
+    def embed(self, images: Tensor, tensors: Mapping[str, Tensor], *, fused: bool = True) -> Tensor:
         """Run the backbone.
 
         Args:
@@ -88,7 +87,7 @@ class PromptedViT(nn.Module):
             float [B, D]: timm's `forward_head(tokens without prompts, pre_logits=True)`.
         """
         backbone = self.backbone
-        tokens = backbone._pos_embed(backbone.patch_embed(images))  # noqa: SLF001: timm's own seam
+        tokens = backbone._pos_embed(backbone.patch_embed(images))
         tokens = backbone.norm_pre(backbone.patch_drop(tokens))
         tokens = self.attention.run_blocks(backbone, tokens, tensors, fused)
         embedding: Tensor = backbone.forward_head(backbone.norm(tokens), pre_logits=True)

@@ -1,6 +1,6 @@
 """Publishing: from a run to a model package and its bundle.
 
-    report = export_run(Run.open(path), Path("model"))
+report = export_run(Run.open(path), Path("model"))
 """
 
 from pfm_edge.publishing._export import export_run, verify_against_run

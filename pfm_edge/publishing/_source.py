@@ -7,6 +7,7 @@ head rows leave through the bundle, never through the graph.
 import copy
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from pfm_edge.config import BackboneConfig
 from pfm_edge.model import PromptedViT, image_input, merge_lora, preprocessing
 from pfm_edge.training import Run
 from pfm_edge_exporters import TorchSource
-from pfm_edge_exporters.identity import compute_model_id
+from pfm_edge_exporters.identity import JsonValue, compute_model_id
 from pfm_edge_runtime._digest import digest_of
 from pfm_edge_runtime.bundle import Bundle, Entry
 from pfm_edge_runtime.manifest import ClassInput, Manifest
@@ -69,10 +70,10 @@ def deployable_source(model: PromptedViT, config: BackboneConfig) -> TorchSource
     merge_lora(model.backbone)
     image = image_input(model.backbone)
     class_inputs = _class_inputs(model)
-    identity = {
+    identity: dict[str, JsonValue] = {
         "attention": model.attention.kind,
         "architecture": config.model,
-        "arguments": config.arguments,
+        "arguments": cast(JsonValue, config.arguments),
         "image": list(image.shape),
     }
     weights = {name: t.detach().numpy() for name, t in model.backbone.state_dict().items()}
@@ -154,7 +155,10 @@ def _synthesizer(
 
         with torch.inference_mode():
             return _graph_tensors(
-                model, noise(count, width), noise(count, embedding, scale=embedding**-0.5), noise(count)
+                model,
+                noise(count, width),
+                noise(count, embedding, scale=embedding**-0.5),
+                noise(count),
             )
 
     return synthesize

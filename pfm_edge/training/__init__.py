@@ -1,8 +1,8 @@
 """Training: the paper's loss, the loop, run directories and their checkpoints.
 
-    run = Run.create(Path("runs/digits"), config, data.labels)
-    train(run, data, progress=hook)
-    model = load_model(run)
+run = Run.create(Path("runs/digits"), config, data.labels)
+train(run, data, progress=hook)
+model = load_model(run)
 """
 
 from pfm_edge.training._loss import LossTerms, draw_banks, forgettable_loss

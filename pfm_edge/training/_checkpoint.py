@@ -96,7 +96,7 @@ def _read(path: Path, *, with_optimizer: bool) -> _Contents:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
-            for key in file.keys():  # noqa: SIM118: safe_open is no mapping
+            for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
                 if key.startswith(_MODEL):
                     model[key.removeprefix(_MODEL)] = file.get_tensor(key)
                 elif with_optimizer:

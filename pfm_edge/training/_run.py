@@ -79,7 +79,9 @@ class Run:
             ConfigError: its configuration is not one of this version.
         """
         if not (path / "config.yaml").is_file():
-            raise RunError(f"{path}: no run here (config.yaml is missing); pfm-edge train makes one")
+            raise RunError(
+                f"{path}: no run here (config.yaml is missing); pfm-edge train makes one"
+            )
         config = load_config(path / "config.yaml", ())
         return cls(path=path, config=config, classes=_read_classes(path / "classes.json"))
 
@@ -95,7 +97,9 @@ class Run:
         if changed:
             raise RunError(f"{path}: {changed} differs from the run's; resume needs the same")
         if tuple(labels) != tuple(record.label for record in run.classes):
-            raise RunError(f"{path}: the data's classes differ from the run's; resume needs the same")
+            raise RunError(
+                f"{path}: the data's classes differ from the run's; resume needs the same"
+            )
         return cls(path=path, config=config, classes=run.classes)
 
     @property
@@ -128,10 +132,14 @@ def _classes_json(classes: Sequence[ClassRecord]) -> bytes:
 def _read_classes(path: Path) -> tuple[ClassRecord, ...]:
     try:
         document = json.loads(path.read_bytes())
-        rows = [ClassRecord(r["index"], ClassId(r["class_id"]), r["label"]) for r in document["classes"]]
+        rows = [
+            ClassRecord(r["index"], ClassId(r["class_id"]), r["label"]) for r in document["classes"]
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: unreadable class registry ({error}); restore it") from error
-    if document.get("format") != _CLASSES_FORMAT or [r.index for r in rows] != list(range(len(rows))):
+    if document.get("format") != _CLASSES_FORMAT or [r.index for r in rows] != list(
+        range(len(rows))
+    ):
         raise RunError(f"{path}: not a {_CLASSES_FORMAT} registry; restore it")
     return tuple(rows)
 
@@ -140,7 +148,9 @@ def _make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{path}: cannot be made ({error.strerror}); name another directory") from error
+        raise RunError(
+            f"{path}: cannot be made ({error.strerror}); name another directory"
+        ) from error
 
 
 def _comparable(config: Config) -> dict[str, Any]:

@@ -258,7 +258,8 @@ class _Loop:
         if due or self.step == self.last_step:
             metrics = epoch_metrics(self.model, self.data.test, seed=self.run.config.seed)
             ids = [record.class_id for record in self.run.classes]
-            log.write("epoch", self.step, {"epoch": epoch, "seconds": seconds, **metrics.as_dict(ids)})
+            log.write(
+                "epoch", self.step, {"epoch": epoch, "seconds": seconds, **metrics.as_dict(ids)}
+            )
             progress(TrainingEvent(self.step, self.last_step, float(terms.total), metrics))
         self.save()
-

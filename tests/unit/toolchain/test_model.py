@@ -48,7 +48,10 @@ def test_explicit_attention_equals_fused(make_model, images, attention):
     model = make_model(attention)
     tensors = model.select(model.encode(), model.full_bank())
     torch.testing.assert_close(
-        model.embed(images, tensors, fused=False), model.embed(images, tensors), atol=2e-6, rtol=1e-5
+        model.embed(images, tensors, fused=False),
+        model.embed(images, tensors),
+        atol=2e-6,
+        rtol=1e-5,
     )
 
 

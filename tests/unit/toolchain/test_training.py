@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 import torch
+from pfm_edge.data import load_data
 
 from pfm_edge.config import load_config
-from pfm_edge.data import load_data
 from pfm_edge.errors import RunError
 from pfm_edge.model import create_backbone, image_input, preprocessing
 from pfm_edge.training import Run, load_model, read_metrics, train
@@ -126,7 +126,11 @@ def test_resume_needs_the_same_configuration_and_classes(tmp_path, configure, da
 
 
 def test_a_diverging_loss_stops_and_keeps_the_checkpoint(tmp_path, configure, data):
-    overrides = ("training.learning_rate=1e30", "training.clip_norm=null", "training.warmup_epochs=0")
+    overrides = (
+        "training.learning_rate=1e30",
+        "training.clip_norm=null",
+        "training.warmup_epochs=0",
+    )
     run = Run.create(tmp_path / "run", configure(*overrides), data.labels)
     with pytest.raises(RunError, match="not finite at step"):
         train(run, data)
