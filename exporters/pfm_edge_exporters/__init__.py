@@ -1,2 +1,42 @@
-"""Exporters: a pre-forgettable backbone, once, for every target."""
+"""Exporters: a pre-forgettable backbone, once, for every target.
 
+The one thing most callers need::
+
+    report = export_package(source, Path("model"), bundle=make_bundle, max_classes=10)
+
+Importing this package does not import torch; exporting does.
+"""
+
+from pfm_edge_exporters._parity import (
+    ParityReport,
+    ParityRow,
+    Reference,
+    check_parity,
+    parity_classes,
+)
+from pfm_edge_exporters._source import TorchSource
+from pfm_edge_exporters.errors import ExportError, ParityError
+from pfm_edge_exporters.golden import GoldenReport, check_golden, make_golden
+from pfm_edge_exporters.identity import compute_model_id
+from pfm_edge_exporters.onnx_from_torch import OnnxFromTorch, torch_reference
+from pfm_edge_exporters.package import ExportReport, export_package, verify_package
+
+__all__ = [
+    "ExportError",
+    "ExportReport",
+    "GoldenReport",
+    "OnnxFromTorch",
+    "ParityError",
+    "ParityReport",
+    "ParityRow",
+    "Reference",
+    "TorchSource",
+    "check_golden",
+    "check_parity",
+    "compute_model_id",
+    "export_package",
+    "make_golden",
+    "parity_classes",
+    "torch_reference",
+    "verify_package",
+]
