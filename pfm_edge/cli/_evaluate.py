@@ -103,8 +103,8 @@ def print_report(report: "EvaluationReport") -> None:
             )
         )
     say(
-        "Claim level L0 at most: outputs that no longer name a class. These figures can falsify the "
-        "claim; they cannot show that nothing of the class remains in the weights."
+        "Claim level L0 at most: outputs that no longer name a class. These figures can falsify "
+        "the claim; they cannot show that nothing of the class remains in the weights."
     )
 
 

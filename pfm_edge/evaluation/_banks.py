@@ -11,7 +11,7 @@ from pfm_edge.model import PromptedViT
 __all__ = ["Advance", "all_but", "for_each_bank", "logits_of"]
 
 Advance = Callable[[int], None]
-"""Called with the number of (image, bank) passes just done."""
+"""Called with the number of (image, bank) passes just done; None is silence."""
 
 _BATCH = 256
 
@@ -22,7 +22,7 @@ def for_each_bank(
     split: Split,
     banks: Sequence[Tensor],
     use: Callable[[int, slice, Tensor], None],
-    advance: Advance = lambda count: None,
+    advance: Advance | None = None,
 ) -> None:
     """Run every bank over every image.
 
@@ -44,14 +44,15 @@ def for_each_bank(
             selected = model.select(tensors, own.to(device))
             logits = model.head(model.embed(images, selected))
             use(number, rows, logits.float().cpu())
-            advance(rows.stop - rows.start)
+            if advance is not None:
+                advance(rows.stop - rows.start)
 
 
 def logits_of(
     model: PromptedViT,
     split: Split,
     banks: Sequence[Tensor],
-    advance: Advance = lambda count: None,
+    advance: Advance | None = None,
 ) -> Tensor:
     """Collect the logits of a few banks: float32 [len(banks), n, C]."""
     out = torch.empty(len(banks), len(split), model.num_classes)

@@ -1,4 +1,4 @@
-"""Three figures after every epoch: full bank, retained and forgotten, one class removed at a time."""
+"""Three figures after every epoch: full bank, retained, forgotten; one prompt removed at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -84,7 +84,7 @@ def forgetting_metric(
     split: Split,
     *,
     seed: int,
-    advance: Advance = lambda count: None,
+    advance: Advance | None = None,
 ) -> list[ForgettingRow]:
     """Measure forgetting at every k.
 
@@ -102,7 +102,7 @@ def forgetting_metric(
 
 
 def _row(
-    model: PromptedViT, split: Split, subsets: Sequence[tuple[int, ...]], advance: Advance
+    model: PromptedViT, split: Split, subsets: Sequence[tuple[int, ...]], advance: Advance | None
 ) -> ForgettingRow:
     classes, removed = model.num_classes, len(subsets[0])
     kept = [torch.tensor([c for c in range(classes) if c not in s]) for s in subsets]

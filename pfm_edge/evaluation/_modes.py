@@ -72,7 +72,7 @@ def inference_modes(
     split: Split,
     *,
     seed: int,
-    advance: Advance = lambda count: None,
+    advance: Advance | None = None,
 ) -> list[ModeRow]:
     """Measure every mode.
 

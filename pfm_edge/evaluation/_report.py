@@ -42,7 +42,7 @@ def evaluate(
     split: Split,
     *,
     seed: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationReport:
     """Measure forgetting in both conventions, and every inference mode.
 
@@ -60,7 +60,8 @@ def evaluate(
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        progress(done, total)
+        if progress is not None:
+            progress(done, total)
 
     return EvaluationReport(
         attention=model.attention.kind,

@@ -14,12 +14,16 @@ __all__ = ["export_run", "verify_against_run"]
 Progress = Callable[[str], None]
 
 
+def _silent(stage: str) -> None:
+    """Show nothing."""
+
+
 def export_run(
     run: Run,
     out: Path,
     *,
     overwrite: bool = False,
-    progress: Progress = lambda stage: None,
+    progress: Progress = _silent,
 ) -> ExportReport:
     """Export a run's newest checkpoint as a model package, whole or not at all.
 
@@ -41,7 +45,7 @@ def export_run(
 
 
 def verify_against_run(
-    package: Path, run: Run, *, progress: Progress = lambda stage: None
+    package: Path, run: Run, *, progress: Progress = _silent
 ) -> ParityReport:
     """Run a package's graph and the run's torch model side by side, over the whole grid.
 

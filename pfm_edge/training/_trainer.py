@@ -46,11 +46,15 @@ class TrainingEvent:
 Progress = Callable[[TrainingEvent], None]
 
 
+def _silent(event: TrainingEvent) -> None:
+    """Show nothing."""
+
+
 def train(
     run: Run,
     data: ClassificationData,
     *,
-    progress: Progress = lambda event: None,
+    progress: Progress = _silent,
 ) -> int:
     """Train a run from its newest checkpoint, or from the start where it has none.
 

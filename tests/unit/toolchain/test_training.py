@@ -119,7 +119,7 @@ def test_overwrite_replaces_runs_only(tmp_path, configure, data):
 
 def test_resume_needs_the_same_configuration_and_classes(tmp_path, configure, data):
     Run.create(tmp_path / "run", configure(), data.labels)
-    with pytest.raises(RunError, match="training.learning_rate differs"):
+    with pytest.raises(RunError, match=r"training\.learning_rate differs"):
         Run.resume(tmp_path / "run", configure("training.learning_rate=0.5"), data.labels)
     with pytest.raises(RunError, match="classes differ"):
         Run.resume(tmp_path / "run", configure(), data.labels[1:])
