@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 from time import perf_counter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +35,8 @@ from pfm_edge_runtime.manifest import Manifest
 from pfm_edge_runtime.package import ModelPackage
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
+    from pfm_edge_runtime.images import ImageSource
     from pfm_edge_runtime.preprocessing import Preprocessor
-
-    ImageSource: TypeAlias = str | Path | bytes | Image | NDArray[np.uint8]
 
 __all__ = ["ClassInfo", "Classifier", "Prediction"]
 

@@ -66,7 +66,7 @@ def staged_directory(target: Path, *, overwrite: bool, marker: str | None = None
     """Yield an empty directory beside ``target`` that becomes ``target`` when the block ends well.
 
     Every file and directory in it is synced first. A new target appears by one rename; an old one
-    is exchanged for the new in one step where the system can (Linux), in two renames elsewhere,
+    is exchanged for the new in one step where the system can (Linux), by renames elsewhere,
     and removed afterwards. If the block raises, or the disk refuses, the staging directory is
     removed and ``target`` is as it was.
 
@@ -82,7 +82,8 @@ def staged_directory(target: Path, *, overwrite: bool, marker: str | None = None
     target = Path(os.path.realpath(target))
     with _mapped_errors(target):
         _require_replaceable(target, overwrite=overwrite, marker=marker)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
         staging = _sibling(target)
         staging.mkdir()
         try:
@@ -243,17 +244,21 @@ def _publish(staging: Path, target: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Let two paths trade places: in one step where the system can, else in two renames."""
+    """Let two paths trade places: in one step where the system can, else in three renames."""
     if _exchange_at_once(one, other):
         return
     aside = _sibling(other)
     os.rename(other, aside)
     try:
         os.rename(one, other)
+        try:
+            os.rename(aside, one)
+        except BaseException:
+            os.rename(other, one)
+            raise
     except BaseException:
         os.rename(aside, other)
         raise
-    os.rename(aside, one)
 
 
 def _exchange_at_once(one: Path, other: Path) -> bool:

@@ -130,7 +130,11 @@ class EntryRecord:
         Raises:
             BundleFormatError: It is not the canonical spelling of an entry.
         """
-        parts = parse_texts("an entry", decode_base64url(text), limits)
+        try:
+            stored = decode_base64url(text)
+        except BundleFormatError as error:
+            raise BundleFormatError(f"an entry's {error}") from error
+        parts = parse_texts("an entry", stored, limits)
         if len(parts) != 4:  # noqa: PLR2004 (the four that the next line names)
             raise BundleFormatError("an entry has other parts than salt, id, label and digest")
         salt, class_id, label, digest = parts

@@ -1,0 +1,97 @@
+"""A forger of bundles: takes a good one apart, lets a test spoil a part, and spells it again.
+
+It knows the format from its specification and uses none of the code under test. ``seal`` makes
+the digests right again, so that a defect is found by the step that is there for it and not by an
+earlier one::
+
+    forge = Forge(good)
+    forge.tensors["class_bias"][0] = np.nan
+    forge.seal()
+    forge.spell()
+"""
+
+import base64
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+
+from tests.support.containers import compact, container, split
+
+
+class Forge:
+    """The parts of a bundle, all of them open to change."""
+
+    def __init__(self, data: bytes) -> None:
+        self.header, payload = split(data)
+        self.metadata: dict[str, Any] = self.header.pop("__metadata__")
+        self.envelope = json.loads(self.metadata["statement"])
+        self.payload = json.loads(base64.b64decode(self.envelope["payload"]))
+        self.entries = [self._parts(text) for text in json.loads(self.metadata["entries"])]
+        self.tensors = {
+            name: np.frombuffer(
+                payload, "<f4", int(np.prod(each["shape"])), each["data_offsets"][0]
+            )
+            .reshape(each["shape"])
+            .copy()
+            for name, each in self.header.items()
+        }
+
+    def seal(self) -> None:
+        """Recompute the row digests and what the statement lists."""
+        for row, parts in enumerate(self.entries):
+            digest = hashlib.sha256()
+            for each in self.payload["inputs"]:
+                digest.update(self.tensors[each["name"]][row].tobytes())
+            parts[3] = digest.hexdigest()
+        self.relist()
+
+    def relist(self) -> None:
+        """Let the statement list the entries as they are now."""
+        digests = {hashlib.sha256(text.encode()).hexdigest() for text in self.texts()}
+        self.payload["entry_digests"] = sorted(digests)
+
+    def texts(self) -> list[str]:
+        """Spell the entries."""
+        return [base64url(compact(parts)) for parts in self.entries]
+
+    def state(self) -> None:
+        """Spell the statement into the metadata."""
+        self.envelope["payload"] = base64.b64encode(compact(self.payload)).decode()
+        self.metadata["statement"] = compact(self.envelope).decode()
+
+    def declare(self) -> bytes:
+        """Declare the tensors in the header; return their data."""
+        self.header, chunks, offset = {}, [], 0
+        for name, tensor in sorted(self.tensors.items()):
+            end = offset + tensor.nbytes
+            shape = list(tensor.shape)
+            self.header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offset, end]}
+            chunks.append(tensor.tobytes())
+            offset = end
+        return b"".join(chunks)
+
+    def spell(self) -> bytes:
+        """Spell the whole file from the parts."""
+        self.state()
+        self.metadata["entries"] = compact(self.texts()).decode()
+        data = self.declare()
+        return container({"__metadata__": self.metadata, **self.header}, data)
+
+    def spell_metadata(self, **changed: str | None) -> bytes:
+        """Spell the file with metadata of the test's own; ``None`` leaves a key out."""
+        _, data = split(self.spell())
+        metadata = {**self.metadata, **changed}
+        kept = {key: text for key, text in metadata.items() if text is not None}
+        return container({"__metadata__": kept, **self.header}, data)
+
+    @staticmethod
+    def _parts(text: str) -> list[Any]:
+        parts: list[Any] = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        return parts
+
+
+def base64url(data: bytes) -> str:
+    """Spell base64url without padding."""
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")

@@ -1,0 +1,219 @@
+"""Durable writes on a disk that works; tests/hostile/test_failing_disk.py has the other kind."""
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from pfm_edge_runtime import store
+from pfm_edge_runtime.errors import StorageError
+from pfm_edge_runtime.store import exclusive, remove_leftovers, staged_directory, write_atomic
+
+
+def _names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_writes_a_new_file_and_replaces_an_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    write_atomic(path, b"old")
+    write_atomic(path, b"new" * 100_000)
+    assert path.read_bytes() == b"new" * 100_000
+    assert _names(tmp_path) == ["data"]
+
+
+def test_keeps_the_mode_of_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    write_atomic(path, b"new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_goes_on_after_short_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, bytes(data[:3])))
+    write_atomic(tmp_path / "data", b"0123456789")
+    assert (tmp_path / "data").read_bytes() == b"0123456789"
+
+
+def test_syncs_the_file_before_the_rename_and_the_directory_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def logged_fsync(descriptor: int) -> None:
+        mode = os.fstat(descriptor).st_mode
+        events.append("fsync directory" if stat.S_ISDIR(mode) else "fsync file")
+        fsync(descriptor)
+
+    def logged_replace(source: Path, target: Path) -> None:
+        events.append("replace")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(os, "replace", logged_replace)
+    write_atomic(tmp_path / "data", b"new")
+    assert events == ["fsync file", "replace", "fsync directory"]
+
+
+def test_works_where_files_have_one_name_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(source: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    (tmp_path / "data").write_bytes(b"old")
+    write_atomic(tmp_path / "data", b"new")
+    assert (tmp_path / "data").read_bytes() == b"new"
+
+
+def test_does_not_write_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "data").symlink_to("real")
+    with pytest.raises(StorageError, match="symbolic link"):
+        write_atomic(tmp_path / "data", b"new")
+    assert (tmp_path / "real").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("where", ["missing/data", "file/data", "."])
+def test_says_in_one_line_where_it_cannot_write(tmp_path: Path, where: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError) as caught:
+        write_atomic(tmp_path / where, b"new")
+    assert "\n" not in str(caught.value)
+    assert _names(tmp_path) == ["file"]
+
+
+def test_removes_its_own_leftovers_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("data", ".data.0123.tmp", ".database.0123.tmp", ".data.bak", "data.tmp"):
+        (tmp_path / name).write_bytes(b"")
+    remove_leftovers(tmp_path / "data")
+    assert _names(tmp_path) == [".data.bak", ".database.0123.tmp", "data", "data.tmp"]
+
+
+@pytest.fixture(params=["exchange at once", "three renames"])
+def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "three renames":
+        monkeypatch.setattr(store, "_exchange_at_once", lambda one, other: False)
+
+
+def _write(target: Path, content: str, *, overwrite: bool, marker: str | None = None) -> None:
+    with staged_directory(target, overwrite=overwrite, marker=marker) as staging:
+        (staging / "inner").mkdir()
+        (staging / "inner" / "file").write_text(content)
+        (staging / "manifest.json").write_text(content)
+
+
+def test_makes_a_new_directory_with_its_parents(tmp_path: Path) -> None:
+    _write(tmp_path / "a" / "b", "new", overwrite=False)
+    assert (tmp_path / "a" / "b" / "inner" / "file").read_text() == "new"
+    assert _names(tmp_path / "a") == ["b"]
+
+
+def test_fills_an_empty_directory(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    _write(tmp_path / "model", "new", overwrite=False)
+    assert (tmp_path / "model" / "manifest.json").read_text() == "new"
+    assert _names(tmp_path) == ["model"]
+
+
+@pytest.mark.usefixtures("each_way")
+def test_replaces_an_old_directory_whole(tmp_path: Path) -> None:
+    _write(tmp_path / "model", "old", overwrite=False)
+    (tmp_path / "model" / "extra").write_text("old")
+    _write(tmp_path / "model", "new", overwrite=True)
+    assert _names(tmp_path / "model") == ["inner", "manifest.json"]
+    assert (tmp_path / "model" / "inner" / "file").read_text() == "new"
+    assert _names(tmp_path) == ["model"]
+
+
+def test_refuses_to_replace_unasked(tmp_path: Path) -> None:
+    _write(tmp_path / "model", "old", overwrite=False)
+    with pytest.raises(StorageError, match="--overwrite"):
+        _write(tmp_path / "model", "new", overwrite=False)
+    assert (tmp_path / "model" / "manifest.json").read_text() == "old"
+    assert _names(tmp_path) == ["model"]
+
+
+def test_refuses_to_replace_what_lacks_the_marker(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "holiday.jpg").write_text("mine")
+    with pytest.raises(StorageError, match=r"manifest\.json"):
+        _write(tmp_path / "photos", "new", overwrite=True, marker="manifest.json")
+    assert _names(tmp_path / "photos") == ["holiday.jpg"]
+
+
+def test_refuses_to_replace_a_file_or_the_directory_one_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StorageError, match="is a file"):
+        _write(tmp_path / "file", "new", overwrite=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match="in use"):
+        _write(tmp_path, "new", overwrite=True)
+    assert _names(tmp_path) == ["file"]
+
+
+def test_follows_a_link_to_the_directory_that_it_names(tmp_path: Path) -> None:
+    _write(tmp_path / "model-1", "old", overwrite=False)
+    (tmp_path / "model").symlink_to("model-1")
+    _write(tmp_path / "model", "new", overwrite=True)
+    assert (tmp_path / "model").is_symlink()
+    assert (tmp_path / "model-1" / "manifest.json").read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt()])
+def test_an_exception_in_the_block_leaves_everything_as_it_was(
+    tmp_path: Path, error: BaseException
+) -> None:
+    _write(tmp_path / "model", "old", overwrite=False)
+
+    def replace() -> None:
+        with staged_directory(tmp_path / "model", overwrite=True) as staging:
+            (staging / "manifest.json").write_text("new")
+            raise error
+
+    with pytest.raises(type(error)):
+        replace()
+    assert (tmp_path / "model" / "manifest.json").read_text() == "old"
+    assert _names(tmp_path) == ["model"]
+
+
+def test_a_failed_write_in_the_block_is_ours(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StorageError, match="No space left"),
+        staged_directory(tmp_path / "model", overwrite=False),
+    ):
+        raise OSError(28, "No space left on device")
+    assert _names(tmp_path) == []
+
+
+def test_one_holder_at_a_time(tmp_path: Path) -> None:
+    order: list[str] = []
+    inside, leave = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with exclusive(tmp_path):
+            inside.set()
+            leave.wait(10)
+            order.append("first leaves")
+
+    def second() -> None:
+        with exclusive(tmp_path):
+            order.append("second enters")
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    threads[0].start()
+    assert inside.wait(10)
+    threads[1].start()
+    leave.set()
+    for thread in threads:
+        thread.join(10)
+    assert order == ["first leaves", "second enters"]
+    assert _names(tmp_path) == []
