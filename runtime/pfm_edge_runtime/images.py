@@ -137,7 +137,7 @@ def _opened(source: object, name: str) -> "Iterator[Image]":
             yield image
     else:
         raise ImageError(
-            f"a {type(source).__name__} is no image: give a path, bytes, a Pillow image or an array"
+            f"{type(source).__name__} is no image: give a path, bytes, a Pillow image or an array"
         )
 
 
@@ -226,6 +226,8 @@ def _without_alpha(image: "Image") -> "Image":
         return image
     if not image.has_transparency_data:
         return image.convert("L" if image.mode == "1" else "RGB")
+    if image.mode == "La":  # Pillow knows no other way out of premultiplied grey
+        image = image.convert("LA")
     layer = image.convert("RGBA")
     canvas = Image.new("RGB", layer.size, "white")
     canvas.paste(layer, mask=layer)
