@@ -57,7 +57,7 @@ def canonicalise(
         node.name = _module_path(node, prefix)
     _lift_constants(graph)
     _prune(graph)
-    _merge_initialisers(graph)
+    _merge_initialisers(graph, prefix)
     _name_axes(graph, axes)
     _rename(graph, prefix)
     _strip(graph)
@@ -116,7 +116,7 @@ def _set_nodes(graph: GraphProto, nodes: list[NodeProto]) -> None:
 
 
 def _prune(graph: GraphProto) -> None:
-    """Drop what reaches no output; order the initialisers by first use."""
+    """Drop the nodes and initialisers that reach no output."""
     needed = {output.name for output in graph.output}
     kept: list[NodeProto] = []
     for node in reversed(graph.node):
@@ -124,10 +124,7 @@ def _prune(graph: GraphProto) -> None:
             kept.append(node)
             needed.update(node.input)
     _set_nodes(graph, kept[::-1])
-    used = dict.fromkeys(name for node in graph.node for name in node.input)
-    rank = {name: index for index, name in enumerate(used)}
-    _drop_initialisers(graph, {each.name for each in graph.initializer} - rank.keys())
-    graph.initializer.sort(key=lambda each: rank[each.name])
+    _drop_initialisers(graph, {each.name for each in graph.initializer} - needed)
 
 
 def _drop_initialisers(graph: GraphProto, names: Set[str]) -> None:
@@ -137,11 +134,11 @@ def _drop_initialisers(graph: GraphProto, names: Set[str]) -> None:
             del graph.initializer[index]
 
 
-def _merge_initialisers(graph: GraphProto) -> None:
-    """Let equal tensors be one, under the name of the first."""
+def _merge_initialisers(graph: GraphProto, prefix: str) -> None:
+    """Let equal tensors be one, under a parameter's name if one has it; order by first use."""
     first: dict[tuple[object, ...], str] = {}
     merged: dict[str, str] = {}
-    for tensor in graph.initializer:
+    for tensor in sorted(graph.initializer, key=lambda each: not each.name.startswith(prefix)):
         _store_raw(tensor)
         content = hashlib.sha256(tensor.raw_data).digest()
         name = first.setdefault((tensor.data_type, *tensor.dims, content), tensor.name)
@@ -149,6 +146,9 @@ def _merge_initialisers(graph: GraphProto) -> None:
             merged[tensor.name] = name
     _drop_initialisers(graph, merged.keys())
     _rename_inputs(graph, merged)
+    used = dict.fromkeys(name for node in graph.node for name in node.input)
+    rank = {name: index for index, name in enumerate(used)}
+    graph.initializer.sort(key=lambda each: rank.get(each.name, len(rank)))
 
 
 def _store_raw(tensor: TensorProto) -> None:

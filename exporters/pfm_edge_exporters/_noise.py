@@ -11,10 +11,10 @@ for the purpose, so two exports of one model draw the same::
 import hashlib
 
 import numpy as np
-from pfm_edge_runtime.manifest import ImageInput
 
 from pfm_edge_exporters._source import FloatArray, TorchSource
 from pfm_edge_exporters.errors import ExportError
+from pfm_edge_runtime.manifest import ImageInput
 
 __all__ = ["imaginary_classes", "noise_images", "seeded"]
 

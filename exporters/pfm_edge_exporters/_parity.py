@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from pfm_edge_runtime.backends import Backend, Outputs
-from pfm_edge_runtime.errors import BackendError
 
 from pfm_edge_exporters._noise import imaginary_classes, noise_images, seeded
 from pfm_edge_exporters._source import FloatArray, TorchSource
 from pfm_edge_exporters.errors import ParityError
+from pfm_edge_runtime.backends import Backend, Outputs
+from pfm_edge_runtime.errors import BackendError
 
 __all__ = [
     "ATOL",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
 from pfm_edge_runtime.manifest import ClassInput, ImageInput, ModelId, Preprocessing
 
 if TYPE_CHECKING:

@@ -19,11 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pfm_edge_runtime.backends import Outputs, load_backend
-from pfm_edge_runtime.bundle import BundleLimits, read_tensors, write_tensors
-from pfm_edge_runtime.errors import BundleFormatError, PackageError
-from pfm_edge_runtime.manifest import GOLDEN_FILE, Manifest
-from pfm_edge_runtime.package import ModelPackage
 
 from pfm_edge_exporters._noise import imaginary_classes, noise_images, seeded
 from pfm_edge_exporters._parity import (
@@ -36,6 +31,11 @@ from pfm_edge_exporters._parity import (
 )
 from pfm_edge_exporters._source import FloatArray, TorchSource
 from pfm_edge_exporters.errors import ExportError, ParityError
+from pfm_edge_runtime.backends import Outputs, load_backend
+from pfm_edge_runtime.bundle import BundleLimits, read_tensors, write_tensors
+from pfm_edge_runtime.errors import BundleFormatError, PackageError
+from pfm_edge_runtime.manifest import GOLDEN_FILE, Manifest
+from pfm_edge_runtime.package import ModelPackage
 
 __all__ = ["GOLDEN_CLASSES", "GoldenReport", "check_golden", "make_golden"]
 

@@ -16,9 +16,9 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pfm_edge_runtime.manifest import ModelId
 
 from pfm_edge_exporters.errors import ExportError
+from pfm_edge_runtime.manifest import ModelId
 
 __all__ = ["AnyArray", "JsonValue", "TensorProvider", "compute_model_id"]
 

@@ -7,16 +7,13 @@ that the graph is compared with. Torch is imported by the functions that use it:
     report = check_parity(torch_reference(source), OnnxRuntimeBackend(data), source)
 """
 
-import logging
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from onnx import ModelProto
-from pfm_edge_runtime.backends import Outputs
 
 from pfm_edge_exporters._canonical import canonicalise
 from pfm_edge_exporters._graph_rules import (
@@ -29,8 +26,10 @@ from pfm_edge_exporters._graph_rules import (
 )
 from pfm_edge_exporters._noise import imaginary_classes, noise_images, seeded
 from pfm_edge_exporters._parity import Reference
+from pfm_edge_exporters._quiet import quiet_torch
 from pfm_edge_exporters._source import FloatArray, TorchSource
 from pfm_edge_exporters.errors import ExportError
+from pfm_edge_runtime.backends import Outputs
 
 if TYPE_CHECKING:
     import torch
@@ -163,7 +162,7 @@ def _trace(source: TorchSource) -> "ExportedProgram":
     axes += [{each.class_axis: classes} for each in source.class_inputs]
     module = _positional(source.module)
     try:
-        with torch.no_grad(), _quiet_torch():
+        with torch.no_grad(), quiet_torch():
             _require_outputs(module(*example), source)
             return torch.export.export(module, example, dynamic_shapes=(tuple(axes),), strict=False)
     except _MODULE_ERRORS as error:
@@ -215,7 +214,7 @@ def _convert(program: "ExportedProgram", source: TorchSource) -> ModelProto:
     import torch
 
     try:
-        with torch.no_grad(), _quiet_torch():
+        with torch.no_grad(), quiet_torch():
             # Without dynamic_shapes: the program has them already, and giving them again makes
             # torch warn about every input that shares an axis with another.
             converted = torch.onnx.export(
@@ -249,25 +248,6 @@ def _count_layer_norms(program: "ExportedProgram") -> int:
         if node.target is torch.ops.aten.layer_norm.default
     )
     return len(set(calls))
-
-
-@contextmanager
-def _quiet_torch() -> Iterator[None]:
-    """Keep one log record of torch from the user: it prints a whole program before it raises.
-
-    The record accompanies the exception for data-dependent branches, whose meaning our own
-    message tells.
-    """
-    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-
-    def wanted(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("Unable to find user code")
-
-    logger.addFilter(wanted)
-    try:
-        yield
-    finally:
-        logger.removeFilter(wanted)
 
 
 def _root(error: BaseException) -> BaseException:

@@ -18,6 +18,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 
+from pfm_edge_exporters._parity import ParityReport, check_parity, parity_classes
+from pfm_edge_exporters._source import TorchSource
+from pfm_edge_exporters.errors import ExportError
+from pfm_edge_exporters.golden import check_golden, make_golden
+from pfm_edge_exporters.onnx_from_torch import OnnxFromTorch, torch_reference
 from pfm_edge_runtime.backends import load_backend
 from pfm_edge_runtime.manifest import (
     BUNDLE_FILE,
@@ -29,12 +34,6 @@ from pfm_edge_runtime.manifest import (
 )
 from pfm_edge_runtime.package import ModelPackage
 from pfm_edge_runtime.store import staged_directory, write_atomic
-
-from pfm_edge_exporters._parity import ParityReport, check_parity, parity_classes
-from pfm_edge_exporters._source import TorchSource
-from pfm_edge_exporters.errors import ExportError
-from pfm_edge_exporters.golden import check_golden, make_golden
-from pfm_edge_exporters.onnx_from_torch import OnnxFromTorch, torch_reference
 
 __all__ = [
     "GRAPH_FILE",
