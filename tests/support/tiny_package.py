@@ -51,6 +51,9 @@ class TinyPackage:
     manifest: Manifest
     bundle: Bundle
 
+    def __str__(self) -> str:  # as an argument of a command
+        return str(self.directory)
+
     @property
     def bundle_path(self) -> Path:
         return self.directory / "bundle.safetensors"
@@ -116,16 +119,16 @@ def tiny_manifest(files: Mapping[str, bytes]) -> Manifest:
 
 
 def write_tiny_package(
-    directory: Path, labels: Sequence[str] = LABELS, graph: bytes | None = None
+    directory: Path, *, classes: int = len(LABELS), graph: bytes | None = None
 ) -> TinyPackage:
-    """Write a whole package; ``graph`` takes the place of the real one."""
+    """Write a whole package that knows the first labels; ``graph`` replaces the real one."""
     directory.mkdir(parents=True)
     files = {
         "backbone.onnx": tiny_graph() if graph is None else graph,
         "golden.safetensors": write_tensors({}, {"purpose": "nothing"}),
     }
     manifest = tiny_manifest(files)
-    bundle = build_bundle(manifest.to_bytes(), labels)
+    bundle = build_bundle(manifest.to_bytes(), LABELS[:classes])
     files |= {"manifest.json": manifest.to_bytes(), "bundle.safetensors": bundle.to_bytes()}
     for name, data in files.items():
         (directory / name).write_bytes(data)

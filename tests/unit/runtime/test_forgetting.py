@@ -1,0 +1,114 @@
+"""Forgetting on disk: all the classes of a request or none, and no name repeated."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from pfm_edge_runtime.bundle import ClassId
+from pfm_edge_runtime.errors import PackageError, UnknownClassError, VerificationError
+from pfm_edge_runtime.forgetting import find_class, forget_classes, prepare_forget
+from pfm_edge_runtime.package import ModelPackage
+from tests.support.tiny_package import LABELS, TinyPackage, write_tiny_package
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> TinyPackage:
+    return write_tiny_package(tmp_path / "model")
+
+
+def test_all_by_one_replacement(tiny: TinyPackage) -> None:
+    ids = [tiny.class_id("rose"), tiny.class_id("daisy")]
+    forgotten = forget_classes(tiny.directory, ["rose", ids[1], "daisy", ids[0]])
+    assert [each.class_id for each in forgotten] == ids
+    assert len({(each.bytes_before, each.bytes_after, each.seconds) for each in forgotten}) == 1
+    assert tiny.bundle_path.read_bytes() == tiny.bundle.without(ids).to_bytes()
+
+
+def test_one_unknown_name_and_nothing_changes(tiny: TinyPackage) -> None:
+    before = tiny.bundle_path.read_bytes()
+    with pytest.raises(UnknownClassError, match="name 2 of 3") as caught:
+        forget_classes(tiny.directory, ["rose", "peonies", "daisy"])
+    assert "peonies" not in str(caught.value)
+    assert tiny.bundle_path.read_bytes() == before
+
+
+def test_nothing_is_written_before_the_commit(tiny: TinyPackage) -> None:
+    before = tiny.bundle_path.read_bytes()
+    with prepare_forget(tiny.directory, ["rose"]) as pending:
+        assert pending.class_ids == (tiny.class_id("rose"),)
+        assert "rose" not in pending.remaining.labels
+        assert tiny.bundle_path.read_bytes() == before
+    assert tiny.bundle_path.read_bytes() == before
+    assert sorted(path.name for path in tiny.directory.iterdir()) == [
+        "backbone.onnx",
+        "bundle.safetensors",
+        "golden.safetensors",
+        "manifest.json",
+    ]
+
+
+def test_a_second_forget_waits_for_the_first(tiny: TinyPackage) -> None:
+    with prepare_forget(tiny.directory, ["rose"]) as pending:
+        thread = threading.Thread(target=forget_classes, args=(tiny.directory, ["daisy"]))
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+        pending.commit()
+    thread.join(30)
+    assert sorted(ModelPackage.open(tiny.directory).bundle.labels) == ["tulip", "violet"]
+
+
+def test_what_a_killed_forget_left_goes_with_the_next(tiny: TinyPackage) -> None:
+    leftover = tiny.directory / ".bundle.safetensors.0123456789abcdef.tmp"
+    leftover.write_bytes(tiny.bundle_path.read_bytes())
+    forget_classes(tiny.directory, ["rose"])
+    assert not leftover.exists()
+
+
+def test_a_damaged_bundle_is_refused(tiny: TinyPackage) -> None:
+    data = bytearray(tiny.bundle_path.read_bytes())
+    data[-1] ^= 1
+    tiny.bundle_path.write_bytes(data)
+    with pytest.raises(VerificationError, match="step 8"):
+        forget_classes(tiny.directory, ["rose"])
+    assert tiny.bundle_path.read_bytes() == data
+
+
+def test_no_package(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match="no model package"):
+        forget_classes(tmp_path / "nowhere", ["rose"])
+    assert list(tmp_path.iterdir()) == []
+
+
+_ID = ClassId("0" * 31 + "1")
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("rose", _ID),
+        (_ID, _ID),
+        ("café", ClassId("2" * 32)),
+        ("cafe\u0301", ClassId("2" * 32)),
+        ("Rose", None),
+        (" rose", None),
+        ("", None),
+        (_ID.upper() + "x", None),
+    ],
+)
+def test_names_are_exact_up_to_normal_form(key: str, expected: ClassId | None) -> None:
+    classes = [(_ID, "rose"), (ClassId("2" * 32), "café")]
+    assert find_class(classes, key) == expected
+
+
+def test_an_id_that_is_also_a_label_is_not_guessed_at() -> None:
+    classes = [(_ID, "rose"), (ClassId("2" * 32), str(_ID))]
+    with pytest.raises(UnknownClassError, match="both an id and a label"):
+        find_class(classes, _ID)
+    assert find_class([(_ID, str(_ID))], _ID) == _ID
+
+
+def test_every_class_at_once(tiny: TinyPackage) -> None:
+    assert len(forget_classes(tiny.directory, LABELS)) == len(LABELS)
+    assert len(ModelPackage.open(tiny.directory).bundle) == 0
