@@ -79,7 +79,7 @@ class PendingForget:
 
 
 @contextmanager
-def prepare_forget(directory: Path, keys: Sequence[str]) -> Iterator[PendingForget]:
+def prepare_forget(directory: str | Path, keys: Sequence[str]) -> Iterator[PendingForget]:
     """Hold the package, find the classes and make the new bundle; write nothing yet.
 
     It starts from the bundle on disk, not from one in memory: another process may have forgotten
@@ -95,6 +95,7 @@ def prepare_forget(directory: Path, keys: Sequence[str]) -> Iterator[PendingForg
         StorageError: It cannot be locked.
     """
     started = perf_counter()
+    directory = Path(directory)
     require_directory(directory)
     with exclusive(directory):
         # 1. The package as it is now. The graph may be damaged: that must not stop a forget.
@@ -105,7 +106,7 @@ def prepare_forget(directory: Path, keys: Sequence[str]) -> Iterator[PendingForg
         yield PendingForget(package, class_ids, started)
 
 
-def forget_classes(directory: Path, keys: Sequence[str]) -> tuple[Forgotten, ...]:
+def forget_classes(directory: str | Path, keys: Sequence[str]) -> tuple[Forgotten, ...]:
     """Forget classes of a package: all of them by one replacement of its bundle, or none.
 
     Args:

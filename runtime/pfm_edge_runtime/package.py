@@ -51,7 +51,7 @@ class ModelPackage:
     bundle_bytes: int
 
     @classmethod
-    def open(cls, directory: Path, *, verify_files: bool = True) -> "ModelPackage":
+    def open(cls, directory: str | Path, *, verify_files: bool = True) -> "ModelPackage":
         """Open a package and verify it.
 
         The bundle's own verification has the numbers of its specification (``bundle``); the
@@ -68,6 +68,7 @@ class ModelPackage:
             ManifestError: ``manifest.json`` breaks the format.
             BundleError: The bundle breaks the format, or belongs to another package.
         """
+        directory = Path(directory)
         require_directory(directory)
         # Step 4.1: the manifest is well formed.
         path = directory / MANIFEST_FILE

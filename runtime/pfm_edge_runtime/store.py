@@ -11,7 +11,7 @@ Temporary names start with a dot and end in ``.tmp`` beside what they replace; a
 killed may leave one (:func:`remove_leftovers`), an exception never does.
 """
 
-# ruff: noqa: PTH104, PTH105 (system calls by their own names: the fault tests count them)
+# ruff: noqa: PTH102, PTH104, PTH105, PTH108 (system calls by name: the fault tests count them)
 
 import errno
 import os
@@ -85,7 +85,7 @@ def staged_directory(target: Path, *, overwrite: bool, marker: str | None = None
         if not target.parent.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
         staging = _sibling(target)
-        staging.mkdir()
+        os.mkdir(staging)
         try:
             yield staging
             _sync_tree(staging)
@@ -124,7 +124,7 @@ def remove_leftovers(path: Path) -> None:
     with _mapped_errors(path):
         for entry in path.parent.iterdir():
             if entry.name.startswith(f".{path.name}.") and entry.name.endswith(_SUFFIX):
-                entry.unlink()
+                os.unlink(entry)
 
 
 @contextmanager
@@ -188,12 +188,12 @@ def _confirm(path: Path, backup: Path | None, *, existed: bool) -> None:
     try:
         _sync(path.parent)
         if backup is not None:
-            backup.unlink()
+            os.unlink(backup)
     except BaseException:
         if backup is not None:
             _put_back(backup, path)
         elif not existed:
-            path.unlink()
+            os.unlink(path)
         else:
             raise StorageError(
                 f"{path} is new and complete, but the disk did not confirm it: "
@@ -202,13 +202,14 @@ def _confirm(path: Path, backup: Path | None, *, existed: bool) -> None:
         raise
 
 
-def _put_back(backup: Path, path: Path) -> None:
+def _put_back(old: Path, path: Path) -> None:
+    """Rename ``old`` back to ``path``; if even that fails, say where the old one is now."""
     try:
-        os.replace(backup, path)
+        os.replace(old, path)
     except OSError as error:
         raise StorageError(
-            f"{path} is new but unconfirmed, and the disk refused to undo that: "
-            f"the old file is {backup}"
+            f"{path} could not be written, and the disk refused to undo that: "
+            f"what was there before is {old}"
         ) from error
 
 
@@ -257,7 +258,7 @@ def _exchange(one: Path, other: Path) -> None:
             os.rename(other, one)
             raise
     except BaseException:
-        os.rename(aside, other)
+        _put_back(aside, other)
         raise
 
 
@@ -281,7 +282,13 @@ def _sync_or_undo(directory: Path, undo: Callable[[], None]) -> None:
     try:
         _sync(directory)
     except BaseException:
-        undo()
+        try:
+            undo()
+        except OSError as error:
+            raise StorageError(
+                f"a rename in {directory} is done, but the disk did not confirm it: "
+                "run the command again"
+            ) from error
         raise
 
 
@@ -311,4 +318,4 @@ def _lock(descriptor: int) -> None:
 
 def _discard(path: Path) -> None:
     with suppress(OSError):
-        path.unlink()
+        os.unlink(path)

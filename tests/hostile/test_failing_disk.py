@@ -156,3 +156,18 @@ def test_forgetting_in_memory_follows_the_disk(tmp_path: Path, fault: Fault) -> 
     # And once the disk works again, so does the very same request.
     assert model.forget("rose").class_id == before.class_id
     assert "rose" not in [each.label for each in model.classes]
+
+
+def test_a_rename_that_can_neither_be_confirmed_nor_undone_is_not_called_intact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").write_bytes(b"old")
+    real = store._put_back
+    monkeypatch.setattr(store, "_put_back", lambda old, path: real(old.with_name("gone"), path))
+    with Fault("fsync", 2).injected(), pytest.raises(StorageError) as caught:
+        write_atomic(tmp_path / "data", b"new")
+    assert "refused to undo" in str(caught.value)
+    assert "intact" not in str(caught.value)
+    # Nothing is lost: the new file is in place, the old one still has its second name.
+    contents = sorted(path.read_bytes() for path in tmp_path.iterdir())
+    assert contents == [b"new", b"old"]

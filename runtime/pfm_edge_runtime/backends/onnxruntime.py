@@ -39,11 +39,11 @@ class OnnxRuntimeBackend:
     def __init__(self, graph: Path | bytes, *, threads: int | None = None) -> None:
         library = _import_library()
         self._errors = _library_errors(library)
-        options = library.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY
-        if threads is not None:
-            options.intra_op_num_threads = threads
         with self._translated("cannot load the graph"):
+            options = library.SessionOptions()
+            options.log_severity_level = _ERRORS_ONLY
+            if threads is not None:
+                options.intra_op_num_threads = threads
             self._session: Any = library.InferenceSession(
                 graph if isinstance(graph, bytes) else str(graph),
                 sess_options=options,
@@ -73,11 +73,7 @@ class OnnxRuntimeBackend:
         with self._translated("the graph failed"):
             logits, embedding = self._session.run(list(_OUTPUTS), feeds)
         for name, array in zip(_OUTPUTS, (logits, embedding), strict=True):
-            if array.dtype != np.float32 or array.ndim != 2 or len(array) != len(image):  # noqa: PLR2004
-                raise BackendError(
-                    f"the graph gave {name} as {array.dtype} {list(array.shape)}, "
-                    f"not as float32 with {len(image)} rows"
-                )
+            _require_matrix(name, array, len(image))
         return Outputs(logits, embedding)
 
     def describe(self) -> str:
@@ -100,6 +96,13 @@ class OnnxRuntimeBackend:
         except self._errors as error:
             reason = " ".join(str(error).split())
             raise BackendError(f"ONNX Runtime {what}: {reason}") from error
+
+
+def _require_matrix(name: str, output: object, rows: int) -> None:
+    if not isinstance(output, np.ndarray) or output.dtype != np.float32 or output.ndim != 2:  # noqa: PLR2004
+        raise BackendError(f"the graph gave {name} in another form than float32 [batch, n]")
+    if len(output) != rows:
+        raise BackendError(f"the graph gave {len(output)} rows of {name} for {rows} images")
 
 
 def _import_library() -> ModuleType:

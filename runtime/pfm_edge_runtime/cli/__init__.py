@@ -13,7 +13,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from pfm_edge_runtime.cli import _classes, _embed, _forget, _predict
 from pfm_edge_runtime.cli._output import note, printable
@@ -63,14 +63,19 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--version", action="version", version=f"pfm-device {version('pfm-edge-runtime')}"
-    )
+    parser.add_argument("--version", action="version", version=f"pfm-device {_version()}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (_predict, _embed, _classes, _forget):
         command.add_to(commands)
     return parser
+
+
+def _version() -> str:
+    try:
+        return version("pfm-edge-runtime")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "unknown"
 
 
 def _fail(message: str) -> int:
