@@ -1,0 +1,414 @@
+"""A whole package: written, opened as a device does, the same each time, or not written at all."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pfm_edge_exporters import (
+    ExportError,
+    OnnxFromTorch,
+    ParityError,
+    check_golden,
+    export_package,
+    make_golden,
+    torch_reference,
+    verify_package,
+)
+from pfm_edge_exporters.package import GRAPH_FILE
+from pfm_edge_runtime import Classifier
+from pfm_edge_runtime.bundle import Bundle, Entry, new_class_id, read_tensors, write_tensors
+from pfm_edge_runtime.errors import (
+    BundleError,
+    ManifestError,
+    PackageError,
+    StorageError,
+)
+from pfm_edge_runtime.manifest import Manifest
+from pfm_edge_runtime.package import ModelPackage
+from tests.support.tiny_torch import (
+    JOINT_INPUTS,
+    Joint,
+    bare_source,
+    prefix_source,
+    source_of,
+)
+
+LABELS = ("daisy", "rose", "tulip")
+FILES = {"manifest.json", "backbone.onnx", "golden.safetensors", "bundle.safetensors"}
+
+
+def make_bundle(manifest: bytes) -> bytes:
+    parsed = Manifest.from_bytes(manifest)
+    draw = np.random.default_rng(3)
+    entries = [
+        Entry(
+            class_id=new_class_id(),
+            label=label,
+            tensors={
+                name: draw.standard_normal(shape, dtype=np.float32)
+                for name, shape in parsed.bundle_inputs
+            },
+        )
+        for label in LABELS
+    ]
+    return Bundle.build(
+        model_id=parsed.model_id,
+        manifest_digests=[f"sha256:{hashlib.sha256(manifest).hexdigest()}"],
+        inputs=parsed.bundle_inputs,
+        entries=entries,
+        issued_at=datetime(2026, 1, 2, tzinfo=UTC),
+    ).to_bytes()
+
+
+def export(out, source=None, **options):
+    options = {"bundle": make_bundle, "max_classes": 3, **options}
+    return export_package(source or prefix_source(), out, **options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A package, and what its export reported."""
+    out = tmp_path_factory.mktemp("exported") / "model"
+    stages = []
+    return export(out, progress=stages.append), stages
+
+
+@pytest.fixture
+def package(exported, tmp_path):
+    """A copy of the package, to be damaged."""
+    return Path(shutil.copytree(exported[0].path, tmp_path / "model"))
+
+
+@pytest.fixture
+def converted(exported, monkeypatch):
+    """Skip the conversion, which other tests exercise: its result is known."""
+    graph = (exported[0].path / GRAPH_FILE).read_bytes()
+    monkeypatch.setattr(OnnxFromTorch, "export", lambda _self, _source: graph)
+
+
+def test_a_package_has_its_four_files_and_nothing_else(exported):
+    report, _ = exported
+    assert contents(report.path).keys() == FILES
+    assert dict(report.sizes) == {name: len(data) for name, data in contents(report.path).items()}
+    assert [each.name for each in report.path.parent.iterdir()] == ["model"]
+
+
+def test_a_device_can_use_it(exported):
+    report, _ = exported
+    model = Classifier.open(report.path)
+    assert {each.label for each in model.classes} == set(LABELS)
+    image = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    assert model.predict(image).label in LABELS
+    assert model.embed([image, image]).shape == (2, 16)
+
+
+def test_the_manifest_says_what_the_source_said(exported):
+    report, _ = exported
+    source = prefix_source()
+    manifest = ModelPackage.open(report.path).manifest
+    assert manifest.model_id == source.model_id == report.model_id
+    assert manifest.class_inputs == source.class_inputs
+    assert manifest.preprocessing == source.preprocessing
+    assert manifest.created_with["torch"] == version("torch")
+    assert {"onnx", "numpy", "pfm-edge-exporters"} <= manifest.created_with.keys()
+    (variant,) = manifest.variants
+    assert (variant.file, variant.precision, variant.capacity) == (GRAPH_FILE, "fp32", None)
+
+
+def test_the_report_says_what_was_done(exported):
+    report, stages = exported
+    assert list(report.seconds) == stages
+    assert len(stages) == 6
+    assert [row.classes for row in report.parity.rows[::3]] == [1, 2, 3, 7]
+    document = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert document["parity"]["worst"] <= 1e-5
+    assert "4 files" in report.summary()
+    assert "agree to" in report.summary()
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import tiny_torch
+from pfm_edge_exporters import export_package
+from bundles import make_bundle
+export_package(tiny_torch.prefix_source(), Path("out/model"), bundle=make_bundle, max_classes=3)
+"""
+
+
+def test_two_processes_in_two_folders_write_the_same_bytes(exported, tmp_path):
+    support = Path(__file__).parents[1] / "support" / "tiny_torch.py"
+    children = []
+    for name in ("one", "another/and/deeper"):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        shutil.copy(support, folder / "tiny_torch.py")
+        bundle = (exported[0].path / "bundle.safetensors").as_posix()
+        (folder / "bundles.py").write_text(
+            f"from pathlib import Path\ndef make_bundle(m): return Path({bundle!r}).read_bytes()\n"
+        )
+        seed = {"PYTHONHASHSEED": str(len(children) + 1), "PYTHONPATH": "."}
+        children.append(
+            subprocess.Popen(
+                [sys.executable, "-W", "error", "-c", SCRIPT],
+                cwd=folder,
+                env={**os.environ, **seed},
+                stderr=subprocess.PIPE,
+            )
+        )
+    assert [child.communicate()[1] for child in children] == [b"", b""]
+    first, second = (contents(p) for p in sorted(tmp_path.rglob("model")))
+    assert first == second == contents(exported[0].path)
+    for name, data in first.items():
+        assert b"tmp" not in data, f"{name} tells where it was made"
+        assert b"tiny_torch" not in data
+
+
+def test_golden_vectors_are_nobodys_and_complete(exported):
+    tensors, metadata = read_tensors((exported[0].path / "golden.safetensors").read_bytes())
+    assert metadata == {"model_id": exported[0].model_id, "pfm_golden": "1"}
+    assert tensors["image"].shape == (5, 1, 8, 8)
+    for count in (1, 2, 7):
+        assert tensors[f"c{count}.input.prompt_keys"].shape == (2, 2, count, 8)
+        assert tensors[f"c{count}.output.logits"].shape == (5, count)
+        assert tensors[f"c{count}.output.embedding"].shape == (5, 16)
+    stored = ModelPackage.open(exported[0].path).bundle.tensors["prompt_keys"]
+    golden = np.moveaxis(tensors["c7.input.prompt_keys"], 2, 0)
+    assert not any(np.array_equal(one, other) for one in stored for other in golden)
+
+
+def test_verifying_needs_no_torch(exported):
+    report = check_golden(exported[0].path)
+    assert [(r.classes, r.batch) for r in report.rows] == [
+        (c, b) for c in (1, 2, 7) for b in (1, 2, 5)
+    ]
+    assert report.worst < 1e-5
+    assert "ONNX Runtime" in report.backend
+    assert json.loads(json.dumps(report.as_dict()))["worst"] == report.worst
+
+
+def test_verifying_with_torch_compares_the_whole_grid(exported):
+    opened = ModelPackage.open(exported[0].path)
+    assert verify_package(opened, prefix_source(), max_classes=20).rows[-1].classes == 20
+    other = source_of(Joint(), JOINT_INPUTS, "joint")
+    with pytest.raises(ExportError, match="other inputs than the model"):
+        verify_package(opened, other, max_classes=3)
+
+
+def rewrite_golden(package: Path, change, relist=True) -> None:
+    """Change the golden vectors, and let the manifest and the bundle know of it."""
+    path = package / "golden.safetensors"
+    tensors, metadata = read_tensors(path.read_bytes())
+    tensors = {name: array.copy() for name, array in tensors.items()}
+    change(tensors, metadata)
+    path.write_bytes(write_tensors(tensors, metadata))
+    manifest = json.loads((package / "manifest.json").read_bytes())
+    manifest["files"]["golden.safetensors"] = (
+        f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    )
+    if not relist:
+        del manifest["files"]["golden.safetensors"]
+    data = (json.dumps(manifest, indent=2) + "\n").encode()
+    (package / "manifest.json").write_bytes(data)
+    (package / "bundle.safetensors").write_bytes(make_bundle(data))
+
+
+def raise_one(tensors, metadata):
+    tensors["c2.output.logits"][1, 0] += 1e-3
+
+
+def spoil_nan(tensors, metadata):
+    tensors["c7.output.embedding"][4, 0] = np.nan
+
+
+def test_a_graph_that_computes_something_else_is_found(package):
+    rewrite_golden(package, raise_one)
+    with pytest.raises(ParityError) as caught:
+        check_golden(package)
+    message = str(caught.value)
+    assert message.startswith(f"{package}: the graph does not agree with its golden vectors")
+    assert "2 images and 2 classes the logits values differ by 1.0e-03" in message
+    assert "\n" not in message
+    assert check_golden(package, batches=(1,)).worst < 1e-5
+
+
+def test_a_golden_nan_is_no_agreement(package):
+    rewrite_golden(package, spoil_nan)
+    with pytest.raises(ParityError, match="5 images and 7 classes the embedding values are not"):
+        check_golden(package)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensors, metadata: tensors.pop("c7.input.prompt_keys"), "does not hold what"),
+        (lambda tensors, metadata: tensors.pop("c1.output.embedding"), "lacks the embedding"),
+        (lambda tensors, metadata: tensors.update(more=np.zeros(1, np.float32)), "does not hold"),
+        (lambda tensors, metadata: metadata.update(model_id="sha256:" + 64 * "0"), "another model"),
+        (lambda tensors, metadata: metadata.update(pfm_golden="2"), "another model or format"),
+    ],
+)
+def test_golden_vectors_that_do_not_fit_are_refused(package, change, words):
+    rewrite_golden(package, change)
+    with pytest.raises(PackageError, match=words) as caught:
+        check_golden(package)
+    assert "\n" not in str(caught.value)
+
+
+def test_golden_vectors_that_the_manifest_does_not_list_are_refused(package):
+    rewrite_golden(package, lambda *_: None, relist=False)
+    with pytest.raises(PackageError, match="not listed in the manifest"):
+        check_golden(package)
+    (package / "golden.safetensors").write_bytes(b"no container")
+    with pytest.raises(PackageError, match=r"golden\.safetensors: the tensor file declares"):
+        check_golden(package)
+    (package / "golden.safetensors").unlink()
+    with pytest.raises(PackageError, match="cannot be read: No such file"):
+        check_golden(package)
+
+
+def test_a_model_that_gives_no_numbers_makes_no_golden_vectors():
+    module = Joint()
+    with torch.no_grad():
+        module.norm.weight.fill_(float("nan"))
+    source = source_of(module, JOINT_INPUTS)
+    with pytest.raises(ExportError, match=r"not finite for noise \(c1.output.logits\)"):
+        make_golden(torch_reference(source), source)
+
+
+def old_package(out: Path) -> dict[str, bytes]:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "manifest.json").write_bytes(b"old")
+    return contents(out.parent)
+
+
+def require_untouched(out: Path, before: dict[str, bytes]) -> None:
+    assert contents(out.parent) == before
+    assert [each.name for each in out.parent.iterdir()] == [out.name]
+
+
+def refused(out: Path, error, **options) -> str:
+    """Export over a package, which must fail and leave everything as it was."""
+    before = old_package(out)
+    with pytest.raises(error) as caught:
+        export(out, **{"overwrite": True, **options})
+    require_untouched(out, before)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_graph_that_differs_is_not_published(tmp_path):
+    class TwoFaced(Joint):
+        """Computes one thing when run and another when traced."""
+
+        def forward(self, image, *class_tensors):
+            logits, embedding = super().forward(image, *class_tensors)
+            return logits, embedding + 3e-4 if torch.compiler.is_exporting() else embedding
+
+    source = source_of(TwoFaced(), JOINT_INPUTS, "joint")
+    message = refused(tmp_path / "model", ParityError, source=source)
+    assert "embedding values differ by 3.0e-04" in message
+
+
+def unreadable(_manifest):
+    raise FileNotFoundError(errno.ENOENT, "No such file or directory", "checkpoint")
+
+
+def interrupted(_manifest):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("converted")
+@pytest.mark.parametrize(
+    ("bundle", "error"),
+    [
+        (lambda manifest: b"no bundle", BundleError),
+        (lambda manifest: make_bundle(manifest.replace(b"prefix", b"joint")), BundleError),
+        (unreadable, ExportError),
+        (interrupted, KeyboardInterrupt),
+    ],
+)
+def test_a_bundle_that_cannot_be_used_is_not_published(tmp_path, bundle, error):
+    refused(tmp_path / "model", error, bundle=bundle)
+
+
+@pytest.mark.usefixtures("converted")
+def test_an_existing_directory_is_kept_unless_told(tmp_path, exported):
+    out = tmp_path / "model"
+    assert "--overwrite" in refused(out, StorageError, overwrite=False)
+    export(out, overwrite=True)
+    new, old = contents(out), contents(exported[0].path)
+    same = {name for name in FILES if new[name] == old[name]}
+    assert same == FILES - {"bundle.safetensors"}  # whose class ids and salts are random
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "draft.txt").write_text("mine")
+    with pytest.raises(StorageError, match=r"holds no manifest\.json"):
+        export(tmp_path / "letters", overwrite=True)
+    assert contents(tmp_path / "letters") == {"draft.txt": b"mine"}
+
+
+def test_what_cannot_work_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(OnnxFromTorch, "export", None)  # a call would be a TypeError
+    assert "1 to 64 inputs" in refused(tmp_path / "a" / "m", ManifestError, source=bare_source())
+    assert "max_classes" in refused(tmp_path / "b" / "m", ExportError, max_classes=0)
+    refused(tmp_path / "c" / "m", StorageError, overwrite=False)
+
+
+class FullDisk:
+    """Lets the system calls that write succeed until one of them, which fails, once."""
+
+    NAMES = ("write", "fsync", "rename", "replace", "mkdir")
+
+    def __init__(self, monkeypatch, survived: int) -> None:
+        self.left = survived
+        self.struck = False
+        for name in self.NAMES:
+            monkeypatch.setattr(os, name, self._failing(getattr(os, name)))
+
+    def _failing(self, call):
+        def wrapped(*args, **kwargs):
+            self.left -= 1
+            if self.left == -1:
+                self.struck = True
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return call(*args, **kwargs)
+
+        return wrapped
+
+
+@pytest.mark.usefixtures("converted")
+def test_a_full_disk_at_any_moment_leaves_the_old_package(tmp_path):
+    out = tmp_path / "model"
+    before = old_package(out)
+    for survived in range(1000):
+        with pytest.MonkeyPatch.context() as patch:
+            disk = FullDisk(patch, survived)
+            failure = None
+            try:
+                export(out, overwrite=True)
+            except StorageError as error:
+                failure = str(error)
+        assert disk.struck == (failure is not None)
+        if failure is None:
+            break
+        assert "No space left on device" in failure
+        assert "\n" not in failure
+        require_untouched(out, before)
+    assert survived > 20
+    assert contents(out).keys() == FILES
+    check_golden(out)
