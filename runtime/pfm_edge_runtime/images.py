@@ -34,7 +34,7 @@ from pfm_edge_runtime.manifest import Mode
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["MAX_PIXELS", "ImageSource", "load_image", "require_pillow"]
+__all__ = ["MAX_PIXELS", "ImageSource", "image_size", "load_image"]
 
 ImageSource: TypeAlias = "str | Path | bytes | Image | NDArray[np.uint8]"
 
@@ -65,20 +65,6 @@ _DAMAGE = (
 )
 
 
-def require_pillow() -> None:
-    """Check that Pillow is installed.
-
-    Raises:
-        BackendUnavailableError: It is not.
-    """
-    try:
-        import PIL.Image  # noqa: F401
-    except ImportError as error:
-        raise BackendUnavailableError(
-            "reading images needs Pillow: pip install 'pfm-edge-runtime[images]'"
-        ) from error
-
-
 def load_image(source: ImageSource, mode: Mode) -> "Image":
     """Read an image as grey (``"L"``) or colour (``"RGB"``), 8 bits a channel.
 
@@ -95,7 +81,7 @@ def load_image(source: ImageSource, mode: Mode) -> "Image":
             that is not an image's; names the source.
         BackendUnavailableError: Pillow is not installed.
     """
-    require_pillow()
+    _require_pillow()
     name = _name_of(source)
     with _opened(source, name) as image, _damage_of(name):
         _require_size(image.width, image.height, name)
@@ -105,6 +91,29 @@ def load_image(source: ImageSource, mode: Mode) -> "Image":
         result = turned.convert(mode)
     result.info.clear()
     return result
+
+
+def image_size(source: ImageSource) -> tuple[int, int]:
+    """Return width and height in pixels, as stored, by the header alone: cheap.
+
+    Raises:
+        ImageError: The source is no image by its header; a damaged body is not noticed.
+        BackendUnavailableError: Pillow is not installed.
+    """
+    _require_pillow()
+    name = _name_of(source)
+    with _opened(source, name) as image:
+        _require_size(image.width, image.height, name)
+        return image.width, image.height
+
+
+def _require_pillow() -> None:
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "reading images needs Pillow: pip install 'pfm-edge-runtime[images]'"
+        ) from error
 
 
 def _name_of(source: object) -> str:

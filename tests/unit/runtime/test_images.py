@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from pfm_edge_runtime import images
 from pfm_edge_runtime.errors import BackendUnavailableError, ImageError
-from pfm_edge_runtime.images import load_image
+from pfm_edge_runtime.images import image_size, load_image
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -278,6 +278,15 @@ class TestRefusals:
     @pytest.mark.parametrize("source", [None, 3, ["a.png"], object()])
     def test_other_types(self, source):
         assert f"{type(source).__name__} is no image" in refused(source)
+
+
+def test_image_size_reads_the_header_alone(tmp_path):
+    path = tmp_path / "cut.png"
+    path.write_bytes(encoded(Image.fromarray(COLOUR))[:60])  # the body is missing
+    assert image_size(path) == (7, 5)
+    assert image_size(COLOUR) == (7, 5)
+    with pytest.raises(ImageError, match="not a readable"):
+        image_size(b"no image")
 
 
 def test_pillow_is_named_when_it_is_missing(monkeypatch):

@@ -1,0 +1,110 @@
+"""Images with their labels: kept ready where they are few, decoded on demand where they are many.
+
+Owns what a trainer sees of a data set; where it came from makes no difference to it::
+
+    split.images(torch.arange(32))     # float32 [32, c, h, w]
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pfm_edge_runtime.images import ImageSource
+from pfm_edge_runtime.manifest import Mode
+from pfm_edge_runtime.preprocessing import Preprocessor
+
+__all__ = ["ClassificationData", "Progress", "Split"]
+
+Progress = Callable[[int, int], None]
+"""Told after every image that loading has dealt with: how many are done, of how many."""
+
+
+class Split:
+    """One part of a data set: sources of images, and the class index of each.
+
+    Args:
+        sources: What :func:`pfm_edge_runtime.images.load_image` takes, one an image.
+        labels: Class indices, as many.
+        preprocessor: Makes the image input of a source.
+        workers: Threads that decode a batch; 0 decodes it in the caller's.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[ImageSource],
+        labels: Sequence[int],
+        preprocessor: Preprocessor,
+        *,
+        workers: int = 0,
+    ) -> None:
+        self._sources = sources
+        self._labels = torch.tensor(labels, dtype=torch.int64)
+        self._preprocessor = preprocessor
+        # Threads suffice: Pillow decodes and resizes without the interpreter's lock.
+        self._pool = ThreadPoolExecutor(workers, "pfm-edge-decode") if workers else None
+        self._ready: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    @property
+    def labels(self) -> Tensor:
+        """Class indices, int64 [n]."""
+        return self._labels
+
+    def source(self, index: int) -> ImageSource:
+        """Return image ``index`` as it was before preprocessing, for ``load_image``."""
+        return self._sources[index]
+
+    def images(self, indices: Tensor) -> Tensor:
+        """Return the images of ``indices``, int64 [b]: float32 [b, c, h, w], in their order.
+
+        Raises:
+            ImageError: An image file has gone or is damaged; names it.
+        """
+        if self._ready is not None:
+            return self._ready[indices]
+        wanted = [self._sources[index] for index in indices.tolist()]
+        if self._pool is None:
+            return torch.from_numpy(self._preprocessor.batch(wanted))
+        return _stacked(self._pool.map(self._preprocessor, wanted), self._preprocessor, len(wanted))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images, preprocessed."""
+        return len(self) * int(np.prod(self._preprocessor.shape)) * np.dtype(np.float32).itemsize
+
+    def keep_ready(self) -> None:
+        """Preprocess every image now, so that :meth:`images` only picks."""
+        self._ready = self.images(torch.arange(len(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationData:
+    """A data set with its held-out part.
+
+    Attributes:
+        train: What is learnt from.
+        test: What is held out; every class has images in both.
+        labels: What a person calls the classes, in normal form C, by class index.
+        mode: Pillow's mode of an image once it is loaded.
+    """
+
+    train: Split
+    test: Split
+    labels: tuple[str, ...]
+    mode: Mode
+
+
+def _stacked(
+    images: Iterable[NDArray[np.float32]], preprocessor: Preprocessor, count: int
+) -> Tensor:
+    out = np.empty((count, *preprocessor.shape), np.float32)
+    for row, image in zip(out, images, strict=True):
+        row[...] = image
+    return torch.from_numpy(out)
