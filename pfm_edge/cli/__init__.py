@@ -5,7 +5,6 @@ ours with one clear line, 2 wrong usage. Commands import what they need when the
 `--help` does not wait for PyTorch.
 """
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -32,10 +31,11 @@ app = typer.Typer(
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option(help="Show the traceback behind an error.")] = False,
+    debug: Annotated[  # noqa: ARG001 (main reads it: an error ends the command before it returns)
+        bool, typer.Option("--debug", help="Show the traceback behind an error.")
+    ] = False,
 ) -> None:
-    if debug:
-        os.environ["PFM_EDGE_DEBUG"] = "1"
+    pass
 
 
 app.command("train")(_train.train_command)
@@ -52,12 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: arguments without the program's name; the process's own by default.
     """
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        app(args=list(sys.argv[1:] if argv is None else argv), standalone_mode=True)
+        app(args=arguments, standalone_mode=True)
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 1
     except PfmEdgeError as error:
-        if os.environ.get("PFM_EDGE_DEBUG"):
+        if "--debug" in arguments:
             traceback.print_exc()
         say(f"error: {error}")
         return 1

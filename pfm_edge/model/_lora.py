@@ -70,6 +70,7 @@ def add_lora(backbone: VisionTransformer, *, rank: int, alpha: float, dropout: f
     backbone.requires_grad_(False)
     for block in backbone.blocks:
         block.attn.qkv = LoraQkv(block.attn.qkv, rank, alpha, dropout)
+    backbone.train(backbone.training)  # a new module is in training mode, whatever its parent's
 
 
 def merge_lora(backbone: VisionTransformer) -> VisionTransformer:

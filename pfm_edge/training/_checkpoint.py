@@ -5,6 +5,7 @@ metadata says the step. A file is replaced whole or not at all; readers that onl
 (evaluation, export) never touch the optimiser's part.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pfm_edge_runtime.store import write_atomic
 __all__ = ["load_checkpoint", "load_trained", "save_checkpoint"]
 
 _FORMAT = "pfm-checkpoint/1"
+_METADATA = "pfm_checkpoint"  # one key: safetensors writes several in no particular order
 _MODEL = "model."
 _OPTIMIZER = "optimizer."
 
@@ -44,8 +46,8 @@ def save_checkpoint(
         state = optimizer.state.get(parameter, {}) if optimizer is not None else {}
         for moment, value in state.items():
             tensors[f"{_OPTIMIZER}{name}.{moment}"] = value.detach().cpu().contiguous()
-    metadata = {"format": _FORMAT, "step": str(step)}
-    write_atomic(path, safetensors.torch.save(tensors, metadata))
+    metadata = json.dumps({"format": _FORMAT, "step": step})
+    write_atomic(path, safetensors.torch.save(tensors, {_METADATA: metadata}))
 
 
 def load_trained(path: Path, model: nn.Module) -> int:
@@ -95,7 +97,7 @@ def _read(path: Path, *, with_optimizer: bool) -> _Contents:
     optimizer: dict[str, Tensor] = {}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
+            step = _step(path, (file.metadata() or {}).get(_METADATA))
             for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
                 if key.startswith(_MODEL):
                     model[key.removeprefix(_MODEL)] = file.get_tensor(key)
@@ -105,9 +107,17 @@ def _read(path: Path, *, with_optimizer: bool) -> _Contents:
         raise RunError(f"{path}: no checkpoint; train the run first") from None
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path}: damaged checkpoint ({error}); train again") from error
-    if metadata.get("format") != _FORMAT or not metadata.get("step", "").isdigit():
+    return _Contents(step=step, model=model, optimizer=optimizer)
+
+
+def _step(path: Path, metadata: str | None) -> int:
+    try:
+        document = json.loads(metadata or "null")
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise RunError(f"{path}: not a {_FORMAT} checkpoint; train again with this version")
-    return _Contents(step=int(metadata["step"]), model=model, optimizer=optimizer)
+    return int(document["step"])
 
 
 def _load_model(path: Path, model: nn.Module, contents: _Contents) -> None:
