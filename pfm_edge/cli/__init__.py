@@ -31,7 +31,7 @@ app = typer.Typer(
 
 @app.callback()
 def _options(
-    debug: Annotated[  # noqa: ARG001 (main reads it: an error ends the command before it returns)
+    debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback behind an error.")
     ] = False,
 ) -> None:

@@ -80,11 +80,11 @@ class DeviceProcess:
 
     def forget(self, class_id: str) -> ForgetOutcome:
         """Forget a class for good."""
-        row = self._json("forget", "--json", str(self._package), class_id)["forgotten"][0]
+        outcome = self._json("forget", "--json", str(self._package), class_id)
         return ForgetOutcome(
-            milliseconds=1e3 * row["seconds"],
-            bytes_before=row["bytes_before"],
-            bytes_after=row["bytes_after"],
+            milliseconds=1e3 * outcome["seconds"],
+            bytes_before=outcome["bytes_before"],
+            bytes_after=outcome["bytes_after"],
         )
 
     def _json(self, *arguments: str) -> Any:

@@ -19,8 +19,8 @@ from pfm_edge.model import PromptedViT, image_input, merge_lora, preprocessing
 from pfm_edge.training import Run
 from pfm_edge_exporters import TorchSource
 from pfm_edge_exporters.identity import JsonValue, compute_model_id
-from pfm_edge_runtime._digest import digest_of
 from pfm_edge_runtime.bundle import Bundle, Entry
+from pfm_edge_runtime.digest import digest_of
 from pfm_edge_runtime.manifest import ClassInput, Manifest
 
 __all__ = ["bundle_factory", "class_entries", "deployable_source"]

@@ -16,7 +16,7 @@ from math import isfinite
 from types import MappingProxyType
 from typing import Literal, NewType, TypeAlias, get_args
 
-from pfm_edge_runtime._digest import is_digest
+from pfm_edge_runtime.digest import is_digest
 from pfm_edge_runtime.errors import ManifestError
 
 __all__ = [

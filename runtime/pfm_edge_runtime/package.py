@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pfm_edge_runtime._digest import digest_of
 from pfm_edge_runtime.bundle import Bundle, BundleLimits, ModelBinding
+from pfm_edge_runtime.digest import digest_of
 from pfm_edge_runtime.errors import BundleError, ManifestError, PackageError
 from pfm_edge_runtime.manifest import BUNDLE_FILE, MANIFEST_FILE, Manifest, Variant
 

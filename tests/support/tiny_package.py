@@ -18,8 +18,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pfm_edge_runtime._digest import digest_of
 from pfm_edge_runtime.bundle import Bundle, ClassId, Entry, write_tensors
+from pfm_edge_runtime.digest import digest_of
 from pfm_edge_runtime.manifest import (
     ClassInput,
     ImageInput,

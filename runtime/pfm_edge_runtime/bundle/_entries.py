@@ -18,13 +18,13 @@ from typing import NewType
 
 import numpy as np
 
-from pfm_edge_runtime._digest import HEX64
 from pfm_edge_runtime._strict_json import canonical
 from pfm_edge_runtime.bundle._base64 import decode_base64url, encode_base64url
 from pfm_edge_runtime.bundle._container import FloatArray
 from pfm_edge_runtime.bundle._json import parse_texts
 from pfm_edge_runtime.bundle._limits import BundleLimits
 from pfm_edge_runtime.bundle._statement import EntryDigest
+from pfm_edge_runtime.digest import HEX64
 from pfm_edge_runtime.errors import BundleFormatError
 
 __all__ = [

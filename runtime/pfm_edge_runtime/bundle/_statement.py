@@ -17,7 +17,6 @@ from datetime import datetime, timezone
 from itertools import pairwise
 from typing import NamedTuple, NewType
 
-from pfm_edge_runtime._digest import HEX64, is_digest
 from pfm_edge_runtime._strict_json import JsonValue, canonical
 from pfm_edge_runtime.bundle._base64 import decode_base64, encode_base64
 from pfm_edge_runtime.bundle._container import valid_name
@@ -30,6 +29,7 @@ from pfm_edge_runtime.bundle._json import (
     text_field,
 )
 from pfm_edge_runtime.bundle._limits import BundleLimits
+from pfm_edge_runtime.digest import HEX64, is_digest
 from pfm_edge_runtime.errors import BundleFormatError
 from pfm_edge_runtime.manifest import ModelId
 

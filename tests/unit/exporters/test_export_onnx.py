@@ -1,6 +1,7 @@
 """From torch to ONNX: what comes out, and that what cannot come out is one clear line."""
 
 import logging
+import pkgutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import pfm_edge_exporters
 from pfm_edge_exporters import (
     ExportError,
     OnnxFromTorch,
@@ -19,6 +21,7 @@ from pfm_edge_exporters import (
     torch_reference,
 )
 from pfm_edge_exporters._quiet import quiet_torch
+from pfm_edge_exporters.onnx_from_torch import _reason
 from pfm_edge_runtime.backends import load_backend
 from pfm_edge_runtime.manifest import ClassInput
 from tests.support.tiny_torch import (
@@ -243,6 +246,30 @@ def test_what_cannot_be_exported_is_one_line(case, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (
+            "Constraints violated (classes)! For more information, run with TORCH_LOGS.\n"
+            "  - You marked classes as dynamic but your code specialized it to be a constant (5).",
+            "it fixes the classes axis to 5",
+        ),
+        (
+            "Constraints violated (batch)!\n  - Not all values of batch = L['image'].size()[0] in "
+            "the specified range are valid because batch was inferred to be a constant (3).",
+            "it fixes the batch axis to 3",
+        ),
+        (
+            "\x1b[31mNo ONNX function found for aten.i0e\x1b[0m\nlong advice",
+            "RuntimeError: No ONNX function found for aten.i0e",
+        ),
+        ("", "RuntimeError: no reason given"),
+    ],
+)
+def test_the_gist_of_what_torch_says(said, meant):
+    assert _reason(RuntimeError(said)).startswith(meant)
+
+
 def test_a_class_input_that_the_module_ignores_is_refused():
     class Forgetful(Small):
         def forward(self, image, weight, bias):
@@ -316,6 +343,16 @@ def test_a_module_that_fails_as_the_reference_is_one_line():
     with pytest.raises(ExportError, match=r"the model fails for inputs \[\[1, 1, 8, 8\]") as caught:
         check_parity(torch_reference(source), run_onnx(joint_graph()), source)
     assert "\n" not in str(caught.value)
+
+
+def test_the_public_names_are_the_visible_ones():
+    submodules = {
+        each.name
+        for each in pkgutil.iter_modules(pfm_edge_exporters.__path__)
+        if not each.name.startswith("_")
+    }
+    visible = {name for name in vars(pfm_edge_exporters) if not name.startswith("_")}
+    assert visible - submodules == set(pfm_edge_exporters.__all__)
 
 
 def test_importing_the_exporters_imports_no_torch():

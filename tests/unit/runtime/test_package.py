@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pfm_edge_runtime._digest import digest_of
+from pfm_edge_runtime.digest import digest_of
 from pfm_edge_runtime.errors import (
     BundleFormatError,
     ManifestError,

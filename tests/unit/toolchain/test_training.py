@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 import torch
-from pfm_edge.data import load_data
 
 from pfm_edge.config import load_config
+from pfm_edge.data import load_data
 from pfm_edge.errors import RunError
 from pfm_edge.model import create_backbone, image_input, preprocessing
 from pfm_edge.training import Run, load_model, read_metrics, train

@@ -13,7 +13,6 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfm_edge_runtime._digest import digest_of
 from pfm_edge_runtime.bundle import (
     Bundle,
     BundleLimits,
@@ -23,6 +22,7 @@ from pfm_edge_runtime.bundle import (
     is_class_id,
     new_class_id,
 )
+from pfm_edge_runtime.digest import digest_of
 from pfm_edge_runtime.errors import (
     BundleFormatError,
     UnknownClassError,

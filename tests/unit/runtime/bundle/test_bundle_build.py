@@ -7,12 +7,12 @@ from datetime import datetime, timedelta, timezone
 import numpy as np
 import pytest
 
-from pfm_edge_runtime._digest import digest_of
 from pfm_edge_runtime.bundle import (
     Bundle,
     ClassId,
     Entry,
 )
+from pfm_edge_runtime.digest import digest_of
 from pfm_edge_runtime.errors import (
     BundleError,
     BundleFormatError,

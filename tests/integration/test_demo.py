@@ -1,0 +1,44 @@
+"""The demo with a short training: every part of the story, its files and its figures."""
+
+import json
+
+import pytest
+
+from pfm_edge.cli import main
+
+SHORT = ["--set", "training.epochs=2", "--json"]
+
+
+@pytest.mark.parametrize("attention", ["prefix", "joint"])
+def test_the_story(tmp_path, capsys, attention):
+    out = tmp_path / "demo"
+    arguments = ["demo", "--attention", attention, "--out", str(out), "--forget", "3", *SHORT]
+    assert main(arguments) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["bytes_after"] < figures["bytes_before"]
+    assert figures["milliseconds"] > 0
+    assert "3" not in {label for label, count in figures["gone_becomes"]}
+    assert sum(count for _, count in figures["gone_becomes"]) > 0
+    assert 0.0 <= figures["auroc"] <= 1.0
+    assert (out / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "run" / "checkpoint.safetensors").exists()
+    assert (out / "model" / "backbone.onnx").exists()
+    assert json.loads((out / "report.json").read_text()) == figures
+
+
+def test_an_unknown_label_stops_before_training(tmp_path, capsys):
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--forget", "eleven", *SHORT]) == 1
+    assert "no such label" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_device_that_can_import_torch_is_refused():
+    import sys
+    from pathlib import Path
+
+    from pfm_edge.demo import DeviceProcess
+    from pfm_edge.errors import RunError
+
+    DeviceProcess(Path("model")).prove_torch_free()
+    with pytest.raises(RunError, match="torch can be imported"):
+        DeviceProcess(Path("model"), Path(sys.executable)).prove_torch_free()
