@@ -57,7 +57,10 @@ _MODULE_ERRORS = (
     ValueError,
 )
 
-_SPECIALISED = re.compile(r"marked (\w+) as dynamic but your code specialized it .*?\((\d+)\)")
+_SPECIALISED = re.compile(  # as torch 2.14 says it, and as 2.9 did
+    r"(?:marked (\w+) as dynamic but your code specialized it|because (\w+) was inferred)"
+    r" to be a constant \((\d+)\)"
+)
 _CONSTRAINED = re.compile(r"Not all values of (\w+) = .* satisfy the generated guard")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -261,7 +264,7 @@ def _reason(error: BaseException) -> str:
     """Say in one line what torch says in thirty, and what to do about it."""
     text = _ANSI.sub("", str(error)).strip()
     if found := _SPECIALISED.search(text):
-        axis, size = found.groups()
+        axis, size = found[1] or found[2], found[3]
         return (
             f"it fixes the {axis} axis to {size}, the size it was traced with; compute with "
             "x.shape, not with len(x) or a number"
