@@ -39,6 +39,7 @@ def train_command(
     Example: pfm-edge train configs/digits.yaml --out runs/digits --set training.epochs=40
     """
     from pfm_edge.config import load_config
+    from pfm_edge.model import create_backbone
     from pfm_edge.training import Run, read_metrics
 
     if resume and overwrite:
@@ -49,6 +50,7 @@ def train_command(
     if resume and (path / "config.yaml").exists():
         run = Run.resume(path, parsed, data.labels)
     else:
+        create_backbone(parsed.backbone)  # weights that do not fit are refused before a run exists
         run = Run.create(path, parsed, data.labels, overwrite=overwrite)
     step = train_with_bar(run, data)
     last = [r for r in read_metrics(run.metrics) if r["kind"] == "epoch"][-1:]
