@@ -120,6 +120,11 @@ class _Dumper(yaml.SafeDumper):
         del data
         return True
 
+    def represent_text(self, text: str) -> ScalarNode:
+        # PyYAML writes some line ends raw between single quotes, and reads them back as spaces.
+        style = '"' if len(text.splitlines()) > 1 or text != text.strip() else None
+        return self.represent_scalar(_TAG + "str", text, style=style)
+
 
 def _refuse(node: Node, problem: str) -> NoReturn:
     raise ConstructorError(None, None, problem, node.start_mark)
@@ -131,3 +136,4 @@ for _name, _pattern, _first in _CORE:
     _Dumper.add_implicit_resolver(_TAG + _name, _pattern, _first)
 _Loader.add_constructor(_TAG + "int", _Loader.construct_int)
 _Loader.add_constructor(_TAG + "float", _Loader.construct_float)
+_Dumper.add_representer(str, _Dumper.represent_text)
