@@ -51,7 +51,7 @@ def print_table(content: Table) -> None:
 
 @contextmanager
 def bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Show a bar; yields `update(done, total, note)`."""
+    """Show a bar from the first update on; yields `update(done, total, note)`."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -61,10 +61,10 @@ def bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=_errors) as progress:
-        task = progress.add_task(description, total=None, note="")
+        task = progress.add_task(description, total=None, note="", visible=False)
 
         def update(done: int, total: int, note: str) -> None:
-            progress.update(task, completed=done, total=total, note=note)
+            progress.update(task, completed=done, total=total, note=note, visible=True)
 
         yield update
 

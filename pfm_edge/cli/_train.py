@@ -69,8 +69,11 @@ def open_data(config: "Config") -> "ClassificationData":
     # The shape and the preprocessing alone are wanted here: no weights are read.
     bare = config.backbone.model_copy(update={"weights": None, "pretrained": False})
     backbone = create_backbone(bare)
-    spec = preprocessing(bare, backbone)
-    return load_data(config.data, Preprocessor(spec, image_input(backbone)))
+    preprocessor = Preprocessor(preprocessing(bare, backbone), image_input(backbone))
+    with bar("data") as update:
+        return load_data(
+            config.data, preprocessor, lambda done, total: update(done, total, "images")
+        )
 
 
 def train_with_bar(run: "Run", data: "ClassificationData") -> int:

@@ -89,6 +89,8 @@ def staged_directory(target: Path, *, overwrite: bool, marker: str | None = None
         try:
             yield staging
             _sync_tree(staging)
+            # Again: an export takes a while, and another may have got there first.
+            _require_replaceable(target, overwrite=overwrite, marker=marker)
             _publish(staging, target)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)

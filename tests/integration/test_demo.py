@@ -6,7 +6,8 @@ import pytest
 
 from pfm_edge.cli import main
 
-SHORT = ["--set", "training.epochs=2", "--json"]
+SMALL = ("training.epochs=2", "backbone.arguments.depth=1", "backbone.arguments.embed_dim=16")
+SHORT = [*(word for override in SMALL for word in ("--set", override)), "--json"]
 
 
 @pytest.mark.parametrize("attention", ["prefix", "joint"])

@@ -217,3 +217,16 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
         thread.join(10)
     assert order == ["first leaves", "second enters"]
     assert _names(tmp_path) == []
+
+
+def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    with (
+        pytest.raises(StorageError, match="exists and is not empty"),
+        staged_directory(target, overwrite=False) as staging,
+    ):
+        (staging / "manifest.json").write_text("ours")
+        target.mkdir()
+        (target / "manifest.json").write_text("theirs")
+    assert (target / "manifest.json").read_text() == "theirs"
+    assert _names(tmp_path) == ["model"]
