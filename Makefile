@@ -15,8 +15,9 @@ PROJECTS := pyproject.toml exporters/pyproject.toml runtime/pyproject.toml
 demo: .venv/installed .venv-device/installed
 	$(BIN)/pfm-edge demo --device-python $(DEVICE) $(DEMO)
 
+# One thread a process and a process a core: the files share nothing but .cache.
 test: .venv/installed
-	$(BIN)/python -m pytest $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(TESTS)
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

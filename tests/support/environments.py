@@ -4,11 +4,13 @@ An environment is named after what went into it (interpreter, requirements, the 
 so a change makes a new one. A failure to install fails the test: it is what a user would meet.
 """
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,13 +29,23 @@ def environment(
         digest.update(path.read_bytes())
     folder = CACHE / digest.hexdigest()[:16]
     python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        run([interpreter, "-m", "venv", str(folder)])
-        arguments = ["-c", str(tested)] if constraints else []
-        run([str(python), "-m", "pip", "install", "--quiet", *arguments, *requirements])
-        (folder / "complete").touch()
+    with _alone():
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            run([interpreter, "-m", "venv", str(folder)])
+            arguments = ["-c", str(tested)] if constraints else []
+            run([str(python), "-m", "pip", "install", "--quiet", *arguments, *requirements])
+            (folder / "complete").touch()
     return python
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let one test process at a time make environments: pip builds in the runtime's folder."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def run(command: Sequence[str], **options: object) -> str:
