@@ -1,14 +1,30 @@
 """Running a model over a split with many banks: images are decoded once, then every bank is run."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from pfm_edge.data import Split
 from pfm_edge.model import PromptedViT
 
-__all__ = ["Advance", "all_but", "for_each_bank", "logits_of"]
+__all__ = ["Advance", "Images", "all_but", "for_each_bank", "logits_of"]
+
+
+class Images(Protocol):
+    """Labelled images: a split, or a part of one."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Class indices, int64 [n]."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: Tensor) -> Tensor:
+        """Return the images of indices int64 [b]: float32 [b, channels, height, width]."""
+        ...
+
 
 Advance = Callable[[int], None]
 """Called with the number of (image, bank) passes just done; None is silence."""
@@ -19,7 +35,7 @@ _BATCH = 256
 @torch.inference_mode()
 def for_each_bank(
     model: PromptedViT,
-    split: Split,
+    split: Images,
     banks: Sequence[Tensor],
     use: Callable[[int, slice, Tensor], None],
     advance: Advance | None = None,
@@ -50,7 +66,7 @@ def for_each_bank(
 
 def logits_of(
     model: PromptedViT,
-    split: Split,
+    split: Images,
     banks: Sequence[Tensor],
     advance: Advance | None = None,
 ) -> Tensor:

@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from pfm_edge.data import Split
-from pfm_edge.evaluation._banks import all_but, logits_of
+from pfm_edge.evaluation._banks import Images, all_but, logits_of
 from pfm_edge.model import PromptedViT
 
 __all__ = ["EpochMetrics", "epoch_metrics"]
@@ -42,7 +41,7 @@ class EpochMetrics:
         }
 
 
-def epoch_metrics(model: PromptedViT, split: Split, *, seed: int) -> EpochMetrics:
+def epoch_metrics(model: PromptedViT, split: Images, *, seed: int) -> EpochMetrics:
     """Measure a model on held-out images: three passes over them.
 
     Args:

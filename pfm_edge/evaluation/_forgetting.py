@@ -19,8 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pfm_edge.data import Split
-from pfm_edge.evaluation._banks import Advance, for_each_bank
+from pfm_edge.evaluation._banks import Advance, Images, for_each_bank
 from pfm_edge.evaluation._scores import auroc, share_above_threshold
 from pfm_edge.model import PromptedViT
 
@@ -81,7 +80,7 @@ def removed_subsets(num_classes: int, removed: int, *, seed: int) -> list[tuple[
 
 def forgetting_metric(
     model: PromptedViT,
-    split: Split,
+    split: Images,
     *,
     seed: int,
     advance: Advance | None = None,
@@ -102,7 +101,7 @@ def forgetting_metric(
 
 
 def _row(
-    model: PromptedViT, split: Split, subsets: Sequence[tuple[int, ...]], advance: Advance | None
+    model: PromptedViT, split: Images, subsets: Sequence[tuple[int, ...]], advance: Advance | None
 ) -> ForgettingRow:
     classes, removed = model.num_classes, len(subsets[0])
     kept = [torch.tensor([c for c in range(classes) if c not in s]) for s in subsets]

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pfm_edge.data import Split
-from pfm_edge.evaluation._banks import Advance, all_but, logits_of
+from pfm_edge.evaluation._banks import Advance, Images, all_but, logits_of
 from pfm_edge.model import PromptedViT
 
 __all__ = ["ModeRow", "inference_modes", "mode_names"]
@@ -69,7 +68,7 @@ def mode_names(num_classes: int) -> list[str]:
 
 def inference_modes(
     model: PromptedViT,
-    split: Split,
+    split: Images,
     *,
     seed: int,
     advance: Advance | None = None,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pfm_edge.data import Split
+from pfm_edge.evaluation._banks import Images
 from pfm_edge.evaluation._forgetting import (
     ForgettingRow,
     forgetting_metric,
@@ -39,7 +39,7 @@ class EvaluationReport:
 
 def evaluate(
     model: PromptedViT,
-    split: Split,
+    split: Images,
     *,
     seed: int,
     progress: Callable[[int, int], None] | None = None,

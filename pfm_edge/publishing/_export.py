@@ -44,9 +44,7 @@ def export_run(
     )
 
 
-def verify_against_run(
-    package: Path, run: Run, *, progress: Progress = _silent
-) -> ParityReport:
+def verify_against_run(package: Path, run: Run, *, progress: Progress = _silent) -> ParityReport:
     """Run a package's graph and the run's torch model side by side, over the whole grid.
 
     Raises:

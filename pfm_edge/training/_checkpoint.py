@@ -6,8 +6,10 @@ metadata says the step. A file is replaced whole or not at all; readers that onl
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from pfm_edge.errors import RunError
 from pfm_edge_runtime.store import write_atomic
 
-__all__ = ["load_checkpoint", "load_trained", "save_checkpoint"]
+__all__ = ["load_checkpoint", "load_trained", "read_score", "save_checkpoint"]
 
 _FORMAT = "pfm-checkpoint/1"
 _METADATA = "pfm_checkpoint"  # one key: safetensors writes several in no particular order
@@ -28,14 +30,26 @@ _OPTIMIZER = "optimizer."
 @dataclass(frozen=True, slots=True)
 class _Contents:
     step: int
+    score: float | None
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
 
 
 def save_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, step: int
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    step: int,
+    score: float | None = None,
 ) -> None:
     """Write trained parameters and optimiser state after `step` optimiser steps, durably.
+
+    Args:
+        path: the file, replaced whole.
+        model: its trained parameters are written.
+        optimizer: its state is written; None leaves a model that cannot be trained on.
+        step: optimiser steps behind it.
+        score: what the model was selected for, where it was.
 
     Raises:
         StorageError: the disk refused; the previous checkpoint is intact.
@@ -46,7 +60,7 @@ def save_checkpoint(
         state = optimizer.state.get(parameter, {}) if optimizer is not None else {}
         for moment, value in state.items():
             tensors[f"{_OPTIMIZER}{name}.{moment}"] = value.detach().cpu().contiguous()
-    metadata = json.dumps({"format": _FORMAT, "step": step})
+    metadata = json.dumps({"format": _FORMAT, "step": step, "score": score})
     write_atomic(path, safetensors.torch.save(tensors, {_METADATA: metadata}))
 
 
@@ -88,6 +102,18 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     return contents.step
 
 
+def read_score(path: Path) -> float:
+    """Return the score that a selected checkpoint was kept for; minus infinity if there is none.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    if not path.exists():
+        return -math.inf
+    score = _read(path, with_optimizer=False).score
+    return -math.inf if score is None else score
+
+
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
@@ -97,7 +123,7 @@ def _read(path: Path, *, with_optimizer: bool) -> _Contents:
     optimizer: dict[str, Tensor] = {}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            step = _step(path, (file.metadata() or {}).get(_METADATA))
+            document = _document(path, (file.metadata() or {}).get(_METADATA))
             for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
                 if key.startswith(_MODEL):
                     model[key.removeprefix(_MODEL)] = file.get_tensor(key)
@@ -107,17 +133,17 @@ def _read(path: Path, *, with_optimizer: bool) -> _Contents:
         raise RunError(f"{path}: no checkpoint; train the run first") from None
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path}: damaged checkpoint ({error}); train again") from error
-    return _Contents(step=step, model=model, optimizer=optimizer)
+    return _Contents(document["step"], document["score"], model, optimizer)
 
 
-def _step(path: Path, metadata: str | None) -> int:
+def _document(path: Path, metadata: str | None) -> dict[str, Any]:
     try:
         document = json.loads(metadata or "null")
     except ValueError:
         document = None
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise RunError(f"{path}: not a {_FORMAT} checkpoint; train again with this version")
-    return int(document["step"])
+    return document
 
 
 def _load_model(path: Path, model: nn.Module, contents: _Contents) -> None:

@@ -4,6 +4,7 @@
     classes.json             the registry: index, class id, label
     backbone.safetensors     the frozen backbone of a LoRA run (copied once)
     checkpoint.safetensors   the newest checkpoint
+    best.safetensors         the selected model, where training.select is best
     metrics.jsonl            one JSON object a line; classes by id, never by label
     tensorboard/             the same figures for TensorBoard
 
@@ -106,6 +107,17 @@ class Run:
     def checkpoint(self) -> Path:
         """The newest checkpoint."""
         return self.path / "checkpoint.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The model that training selected; exists where `training.select` is `best`."""
+        return self.path / "best.safetensors"
+
+    @property
+    def selected(self) -> Path:
+        """What is evaluated and exported: the best model, or the newest checkpoint."""
+        wants_best = self.config.training.select == "best"
+        return self.best if wants_best and self.best.exists() else self.checkpoint
 
     @property
     def frozen_backbone(self) -> Path:

@@ -19,12 +19,18 @@ from pfm_edge.data import ClassificationData
 from pfm_edge.errors import RunError
 from pfm_edge.evaluation import EpochMetrics, epoch_metrics
 from pfm_edge.model import PromptedViT, add_lora, create_backbone
-from pfm_edge.training._checkpoint import load_checkpoint, load_trained, save_checkpoint
+from pfm_edge.training._checkpoint import (
+    load_checkpoint,
+    load_trained,
+    read_score,
+    save_checkpoint,
+)
 from pfm_edge.training._loss import LossTerms, draw_banks, forgettable_loss
 from pfm_edge.training._metrics import MetricsLog
 from pfm_edge.training._randomness import derive_seed, epoch_order, generator
 from pfm_edge.training._run import Run
 from pfm_edge.training._schedule import Schedule
+from pfm_edge.training._selection import Selection
 from pfm_edge_runtime.errors import ConfigError
 from pfm_edge_runtime.store import write_atomic
 
@@ -74,13 +80,13 @@ def train(
 
 
 def load_model(run: Run) -> PromptedViT:
-    """Build a run's model with its newest checkpoint: float32, on the CPU, in eval mode.
+    """Build a run's selected model: float32, on the CPU, in eval mode.
 
     Raises:
         RunError: the run has no checkpoint, or one of another configuration.
     """
     model = _build(run)
-    load_trained(run.checkpoint, model)
+    load_trained(run.selected, model)
     return model.eval()
 
 
@@ -266,4 +272,14 @@ class _Loop:
                 "epoch", self.step, {"epoch": epoch, "seconds": seconds, **metrics.as_dict(ids)}
             )
             progress(TrainingEvent(self.step, self.last_step, float(terms.total), metrics))
+            self._select(epoch)
         self.save()
+
+    def _select(self, epoch: int) -> None:
+        training = self.run.config.training
+        if training.select != "best" or 2 * epoch <= training.epochs:
+            return
+        selection = Selection.of(self.data.train, seed=self.run.config.seed)
+        score = selection.score(self.model)
+        if score > read_score(self.run.best):
+            save_checkpoint(self.run.best, self.model, None, self.step, score)

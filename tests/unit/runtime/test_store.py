@@ -221,12 +221,13 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
 
 def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     target = tmp_path / "model"
-    with (
-        pytest.raises(StorageError, match="exists and is not empty"),
-        staged_directory(target, overwrite=False) as staging,
-    ):
-        (staging / "manifest.json").write_text("ours")
-        target.mkdir()
-        (target / "manifest.json").write_text("theirs")
+
+    def write_while_another_does() -> None:
+        with staged_directory(target, overwrite=False) as staging:
+            (staging / "manifest.json").write_text("ours")
+            _write(target, "theirs", overwrite=False)
+
+    with pytest.raises(StorageError, match="exists and is not empty"):
+        write_while_another_does()
     assert (target / "manifest.json").read_text() == "theirs"
     assert _names(tmp_path) == ["model"]

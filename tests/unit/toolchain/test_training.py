@@ -183,3 +183,34 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, configure, data, monkeyp
         train(Run.resume(run.path, configure("training.max_steps=2"), data.labels), data)
     assert run.checkpoint.read_bytes() == before
     assert not [p for p in run.path.iterdir() if p.name.startswith(".") or p.suffix == ".tmp"]
+
+
+def test_the_best_epoch_is_kept_without_its_optimiser(tmp_path, configure, data, monkeypatch):
+    scores = iter([0.9, 0.1, 0.7, 0.4])  # of epochs 5 to 8: the first half does not compete
+    monkeypatch.setattr("pfm_edge.training._selection.Selection.score", lambda *_: next(scores))
+    run = Run.create(
+        tmp_path / "run", configure("training.epochs=8", "training.select=best"), data.labels
+    )
+    train(run, data)
+    assert next(scores, None) is None
+    per_epoch = -(-len(data.train) // 64)
+    contents = run.best.read_bytes()
+    assert b"optimizer." not in contents
+    assert f'\\"step\\": {5 * per_epoch},'.encode() in contents
+    assert run.selected == run.best
+    fresh = load_model(run)
+    last = Run(run.path, configure("training.epochs=8"), run.classes)
+    assert not torch.equal(fresh.prompts, load_model(last).prompts)
+
+
+def test_selection_never_looks_at_held_out_images(tmp_path, configure, data):
+    from pfm_edge.training._selection import Selection
+
+    run = Run.create(tmp_path / "run", configure("training.max_steps=1"), data.labels)
+    train(run, data)
+    selection = Selection.of(data.train, seed=0)
+    rows = selection.sample.rows
+    assert len(rows) == len(set(rows.tolist())) == 1000
+    assert torch.bincount(selection.sample.labels).tolist() == [100] * 10
+    assert selection.sample.split is data.train
+    assert -1 <= selection.score(load_model(run)) <= 1
