@@ -163,7 +163,7 @@ class TrainingConfig(_Section):
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Stop there, whatever the epochs say; the schedule still spans the epochs."""
     select: Literal["last", "best"] = "last"
-    """Which model is evaluated and exported: the last, or the best epoch of the second half by
+    """Which model is evaluated and exported: the last, or the best epoch of the last third by
     retain minus forget accuracy on training images; held-out images have no say."""
     evaluate_every_epochs: Annotated[int, Field(ge=1)] = 1
     """Measure retain and forget accuracy that often; the last epoch always is."""

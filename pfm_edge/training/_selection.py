@@ -2,7 +2,7 @@
 
 How well a model forgets swings from epoch to epoch while it already classifies well, so the last
 epoch is an accident. A model's score is retain minus forget accuracy, one prompt removed at a time,
-over a fixed sample of the training images; epochs of the second half of the training compete.
+over a fixed sample of the training images; the last third of the epochs competes.
 """
 
 from dataclasses import dataclass

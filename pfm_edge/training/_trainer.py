@@ -277,7 +277,7 @@ class _Loop:
 
     def _select(self, epoch: int) -> None:
         training = self.run.config.training
-        if training.select != "best" or 2 * epoch <= training.epochs:
+        if training.select != "best" or 3 * epoch <= 2 * training.epochs:
             return
         selection = Selection.of(self.data.train, seed=self.run.config.seed)
         score = selection.score(self.model)
