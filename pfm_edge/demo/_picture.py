@@ -57,7 +57,16 @@ def _draw_curves(axes: Axes, epochs: Sequence[dict[str, Any]], *, chance: float)
     ):
         axes.plot(x, [record[key] for record in epochs], color=colour, linewidth=2, label=label)
     axes.axhline(chance, color=_FAINT, linestyle="--", linewidth=1)
-    axes.annotate("chance", (x[0], chance), (2, 3), textcoords="offset points", color="#888888")
+    axes.annotate(
+        "chance", (x[-1], chance), (0, 3), textcoords="offset points", color="#888888", ha="right"
+    )
+    scored = [record for record in epochs if "selection_score" in record]
+    if scored:
+        kept = max(scored, key=lambda record: float(record["selection_score"]))["epoch"]
+        axes.axvline(kept, color=_INK, linestyle=":", linewidth=1)
+        axes.annotate(
+            "kept", (kept, 1.0), (-4, -14), textcoords="offset points", color=_INK, ha="right"
+        )
     axes.set(xlabel="epoch", ylabel="accuracy on held-out images", ylim=(0, 1.02))
     axes.set_title("Learning to know, and to forget", loc="left", color=_INK)
     axes.legend(frameon=False, loc="center right")

@@ -268,18 +268,18 @@ class _Loop:
         if due or self.step == self.last_step:
             metrics = epoch_metrics(self.model, self.data.test, seed=self.run.config.seed)
             ids = [record.class_id for record in self.run.classes]
-            log.write(
-                "epoch", self.step, {"epoch": epoch, "seconds": seconds, **metrics.as_dict(ids)}
-            )
+            record = {"epoch": epoch, "seconds": seconds, **metrics.as_dict(ids)}
+            log.write("epoch", self.step, record | self._select(epoch))
             progress(TrainingEvent(self.step, self.last_step, float(terms.total), metrics))
-            self._select(epoch)
         self.save()
 
-    def _select(self, epoch: int) -> None:
+    def _select(self, epoch: int) -> dict[str, float]:
+        """Keep the model if it competes and is the best so far; returns its score, for the log."""
         training = self.run.config.training
         if training.select != "best" or 3 * epoch <= 2 * training.epochs:
-            return
+            return {}
         selection = Selection.of(self.data.train, seed=self.run.config.seed)
         score = selection.score(self.model)
         if score > read_score(self.run.best):
             save_checkpoint(self.run.best, self.model, None, self.step, score)
+        return {"selection_score": score}

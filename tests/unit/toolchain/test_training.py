@@ -214,3 +214,19 @@ def test_selection_never_looks_at_held_out_images(tmp_path, configure, data):
     assert torch.bincount(selection.sample.labels).tolist() == [100] * 10
     assert selection.sample.split is data.train
     assert -1 <= selection.score(load_model(run)) <= 1
+
+
+def test_an_interrupted_run_continues_from_the_last_whole_epoch(tmp_path, configure, data):
+    every_third = ("training.epochs=3", "training.evaluate_every_epochs=3")
+    run = Run.create(tmp_path / "run", configure(*every_third), data.labels)
+    per_epoch = -(-len(data.train) // 64)
+
+    def interrupt(event):
+        if event.step == per_epoch + 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run, data, progress=interrupt)
+    seen = []
+    assert train(run, data, progress=seen.append) == 3 * per_epoch
+    assert seen[0].step == per_epoch + 1
