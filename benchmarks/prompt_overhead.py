@@ -39,7 +39,8 @@ class _Bare(nn.Module):
         self.model = model
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        tensors = self.model.select(self.model.encode(), torch.empty(0, dtype=torch.int64))
+        specs = self.model.prompt_inputs
+        tensors = {spec.name: torch.empty(1, *spec.graph_shape(0)) for spec in specs}
         embedding = self.model.embed(image, tensors, fused=False)
         return embedding.sum(dim=1, keepdim=True), embedding
 
