@@ -62,7 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         say(f"error: {error}")
         return 1
-    except KeyboardInterrupt:
-        say("interrupted; nothing half-written remains")
-        return 130
+    except OSError as error:  # whatever a disk or a pipe refuses outside our own writes
+        if "--debug" in arguments:
+            traceback.print_exc()
+        where = f"{error.filename}: " if error.filename else ""
+        say(f"error: {where}{error.strerror or error}; check the path and the space on the disk")
+        return 1
     return 0

@@ -11,22 +11,25 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 __all__ = ["bar", "print_json", "print_table", "say", "stages", "table"]
 
-_errors = Console(stderr=True, highlight=False)
-_out = Console(highlight=False)
+_errors = Console(stderr=True, highlight=False, emoji=False)
+_out = Console(highlight=False, emoji=False)
 
 
 def say(message: str) -> None:
     """Tell a person what happened; never part of a result."""
-    _errors.print(message, markup=False, soft_wrap=True)
+    shown = "".join(each if each.isprintable() else " " for each in message)
+    _errors.print(shown, markup=False, soft_wrap=True)
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -40,13 +43,18 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
     for position, name in enumerate(columns):
         out.add_column(name, justify="right" if position else "left", overflow="fold")
     for row in rows:
-        out.add_row(*row)
+        out.add_row(*map(Text, row))  # a label is text, not markup
     return out
 
 
 def print_table(content: Table) -> None:
     """Print a table on standard output."""
     _out.print(content)
+
+
+def _progress(*columns: ProgressColumn) -> Progress:
+    """Progress belongs to a terminal, and leaves nothing behind there."""
+    return Progress(*columns, console=_errors, transient=True, disable=not _errors.is_terminal)
 
 
 @contextmanager
@@ -60,7 +68,7 @@ def bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=_errors) as progress:
+    with _progress(*columns) as progress:
         task = progress.add_task(description, total=None, note="", visible=False)
 
         def update(done: int, total: int, note: str) -> None:
@@ -73,7 +81,7 @@ def bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
 def stages(description: str) -> Iterator[Callable[[str], None]]:
     """Show which stage of a longer job is running; yields `stage(name)`."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=_errors) as progress:
+    with _progress(*columns) as progress:
         task = progress.add_task(description, total=None)
 
         def stage(name: str) -> None:

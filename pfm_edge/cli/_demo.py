@@ -1,7 +1,6 @@
 """`pfm-edge demo`: the whole story on scikit-learn's digits."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,15 +11,16 @@ import typer
 
 from pfm_edge.cli._console import print_json, print_table, say, stages, table
 from pfm_edge.cli._evaluate import evaluate_with_bar, print_report
-from pfm_edge.cli._train import open_data, train_with_bar
+from pfm_edge.cli._train import open_data, start_run, train_with_bar
 
 if TYPE_CHECKING:
     from pfm_edge.data import ClassificationData
-    from pfm_edge.demo import Comparison, ForgetOutcome
+    from pfm_edge.demo import Comparison, DeviceProcess, ForgetOutcome
     from pfm_edge.training import Run
 
 __all__ = ["demo_command"]
 
+_IMAGES_MARKER = ".pfm-edge-demo"
 _CLAIM = (
     "What this shows: outputs no longer name the class (claim level L0). What it does not show: "
     "that nothing of its images remains in the shared weights."
@@ -64,13 +64,17 @@ def demo_command(
 
     Example: pfm-edge demo --attention joint
     """
+    from pfm_edge.demo import DeviceProcess
+
     paths = _Paths(out)
+    device = DeviceProcess(paths.model, device_python)
+    device.prove_torch_free()  # before minutes of training
     run, data = _train(config, [f"attention={attention}", *(set_ or [])], paths, forget)
     report = evaluate_with_bar(paths.run)
     if not as_json:
         print_report(report)
     seconds = _export(paths)
-    comparison, outcome = _on_device(paths, run, data, forget, device_python)
+    comparison, outcome = _on_device(device, paths.images, run, data, forget)
     figures = {
         "attention": attention,
         "full_bank_accuracy": report.mode("full_bank").accuracy,
@@ -92,13 +96,12 @@ def _train(
 ) -> tuple["Run", "ClassificationData"]:
     from pfm_edge.config import load_config
     from pfm_edge.errors import DataError
-    from pfm_edge.training import Run
 
     parsed = load_config(config, tuple(overrides))
     data = open_data(parsed)
     if forget not in data.labels:
         raise DataError(f"--forget '{forget}': no such label; one of {', '.join(data.labels)}")
-    run = Run.create(paths.run, parsed, data.labels, overwrite=True)
+    run = start_run(paths.run, parsed, data, overwrite=True)
     train_with_bar(run, data)
     return run, data
 
@@ -116,18 +119,15 @@ def _export(paths: _Paths) -> float:
 
 
 def _on_device(
-    paths: _Paths, run: "Run", data: "ClassificationData", forget: str, python: Path | None
+    device: "DeviceProcess", folder: Path, run: "Run", data: "ClassificationData", forget: str
 ) -> tuple["Comparison", "ForgetOutcome"]:
-    from pfm_edge.demo import DeviceProcess, compare
+    from pfm_edge.demo import compare
 
     ids = [record.class_id for record in run.classes]
     gone = ids[list(data.labels).index(forget)]
     with stages("device") as stage:
         stage("writing the held-out images as files")
-        images = _write_images(paths.images, data)
-        device = DeviceProcess(paths.model, python)
-        stage("proving that torch cannot be imported")
-        device.prove_torch_free()
+        images = _write_images(folder, data)
         stage("predicting")
         classes = device.classes()
         before = device.predict(images)
@@ -141,14 +141,14 @@ def _on_device(
 
 def _write_images(folder: Path, data: "ClassificationData") -> list[Path]:
     from pfm_edge_runtime.images import load_image
+    from pfm_edge_runtime.store import staged_directory
 
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    paths = [folder / f"{index:05d}.png" for index in range(len(data.test))]
-    for index, path in enumerate(paths):
-        load_image(data.test.source(index), data.mode).save(path)
-    return paths
+    names = [f"{index:05d}.png" for index in range(len(data.test))]
+    with staged_directory(folder, overwrite=True, marker=_IMAGES_MARKER) as staging:
+        for index, name in enumerate(names):
+            load_image(data.test.source(index), data.mode).save(staging / name)
+        (staging / _IMAGES_MARKER).touch()
+    return [folder / name for name in names]
 
 
 def _keep(

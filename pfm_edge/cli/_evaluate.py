@@ -93,8 +93,12 @@ def print_report(report: "EvaluationReport") -> None:
             ],
         )
     )
-    for oracle, title in ((False, "Deployable modes"), (True, "Oracle modes: they use the label")):
-        rows = [row for row in report.modes if row.oracle is oracle]
+    for kind, title in (
+        ("deployable", "Deployable modes"),
+        ("diagnostic", "Diagnostic modes: one prompt alone, or another order"),
+        ("oracle", "Oracle modes: they use the label"),
+    ):
+        rows = [row for row in report.modes if row.kind == kind]
         print_table(
             table(
                 title,

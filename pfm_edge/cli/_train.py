@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pfm_edge.data import ClassificationData
     from pfm_edge.training import Run
 
-__all__ = ["open_data", "train_command", "train_with_bar"]
+__all__ = ["open_data", "start_run", "train_command", "train_with_bar"]
 
 
 def train_command(
@@ -39,7 +39,6 @@ def train_command(
     Example: pfm-edge train configs/digits.yaml --out runs/digits --set training.epochs=40
     """
     from pfm_edge.config import load_config
-    from pfm_edge.model import create_backbone
     from pfm_edge.training import Run, read_metrics
 
     if resume and overwrite:
@@ -50,14 +49,25 @@ def train_command(
     if resume and (path / "config.yaml").exists():
         run = Run.resume(path, parsed, data.labels)
     else:
-        create_backbone(parsed.backbone)  # weights that do not fit are refused before a run exists
-        run = Run.create(path, parsed, data.labels, overwrite=overwrite)
+        run = start_run(path, parsed, data, overwrite=overwrite)
     step = train_with_bar(run, data)
-    last = [r for r in read_metrics(run.metrics) if r["kind"] == "epoch"][-1:]
+    last = [r for r in read_metrics(run.metrics) if r["kind"] in {"epoch", "stop"}][-1:]
     if as_json:
         print_json({"run": str(path), "step": step, "metrics": last[0] if last else None})
     else:
         say(f"{path}: {step} steps" + _figures(last[0] if last else {}))
+
+
+def start_run(
+    path: Path, config: "Config", data: "ClassificationData", *, overwrite: bool
+) -> "Run":
+    """Create a run, once all that can be refused has been: an old run goes for nothing else."""
+    from pfm_edge.model import create_backbone
+    from pfm_edge.training import Run, training_device
+
+    training_device(config.training.device)
+    create_backbone(config.backbone)
+    return Run.create(path, config, data.labels, overwrite=overwrite)
 
 
 def open_data(config: "Config") -> "ClassificationData":

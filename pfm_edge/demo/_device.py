@@ -68,9 +68,10 @@ class DeviceProcess:
         return {row["class_id"]: row["label"] for row in rows}
 
     def predict(self, images: Sequence[Path]) -> Predictions:
-        """Classify image files."""
+        """Classify image files, all of one folder (a list could be too long for a command)."""
         paths = [str(path) for path in images]
-        rows = self._json("predict", "--json", str(self._package), *paths)["predictions"]
+        (folder,) = {str(path.parent) for path in images}
+        rows = self._json("predict", "--json", str(self._package), folder)["predictions"]
         by_image = {row["image"]: row for row in rows}
         ordered = [by_image[path] for path in paths]
         return Predictions(
@@ -91,9 +92,11 @@ class DeviceProcess:
         return json.loads(self._python_code(self._prelude + _MAIN, arguments))
 
     def _python_code(self, code: str, arguments: Sequence[str]) -> str:
-        done = subprocess.run(
-            [self._python, "-c", code, *arguments], capture_output=True, text=True, check=False
-        )
+        command = [self._python, "-c", code, *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise RunError(f"{self._python}: cannot be started ({error.strerror})") from error
         if done.returncode != 0:
             reason = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
             raise RunError(f"the device's process failed: {reason[-1]}")

@@ -1,11 +1,13 @@
 """The inference modes of the paper's code: which prompts an image is shown.
 
 *Oracle* modes pick prompts by the true label. They explain what the model learnt and are no result:
-nobody has the label at inference. *Deployable* modes do not look at it.
+nobody has the label at inference. *Deployable* modes are what a device can do; *diagnostic* ones do
+not look at the label, but nobody would deploy them.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,12 +18,15 @@ from pfm_edge.model import PromptedViT
 __all__ = ["ModeRow", "inference_modes", "mode_names"]
 
 
+ModeKind = Literal["deployable", "diagnostic", "oracle"]
+
+
 @dataclass(frozen=True, slots=True)
 class ModeRow:
     """One mode: accuracy over all C logits and mean largest softmax, both in 0 ... 1."""
 
     mode: str
-    oracle: bool
+    kind: ModeKind
     accuracy: float
     confidence: float
 
@@ -42,7 +47,7 @@ def _size(classes: int, draw: torch.Generator) -> int:
     return int(torch.randint(classes, (1,), generator=draw))
 
 
-_DEPLOYABLE: dict[str, _Banks] = {
+_BLIND: dict[str, _Banks] = {
     "full_bank": lambda labels, classes, draw: torch.arange(classes),  # noqa: ARG005
     "full_bank_shuffle": lambda labels, classes, draw: torch.randperm(classes, generator=draw),  # noqa: ARG005
     "none": lambda labels, classes, draw: torch.empty(0, dtype=torch.int64),  # noqa: ARG005
@@ -63,7 +68,7 @@ _ORACLE: dict[str, _Banks] = {
 def mode_names(num_classes: int) -> list[str]:
     """All modes, deployable ones first."""
     singles = [f"class_{index}" for index in range(num_classes)]
-    return [*_DEPLOYABLE, "infer_best", *singles, *_ORACLE]
+    return [*_BLIND, "infer_best", *singles, *_ORACLE]
 
 
 def inference_modes(
@@ -86,7 +91,7 @@ def inference_modes(
     """
     classes, labels = model.num_classes, split.labels
     draw = torch.Generator().manual_seed(seed)
-    named = {**_DEPLOYABLE, **_ORACLE}
+    named = {**_BLIND, **_ORACLE}
     banks = {name: make(labels, classes, draw) for name, make in named.items()}
     banks |= {f"class_{index}": torch.tensor([index]) for index in range(classes)}
     stacked = logits_of(model, split, list(banks.values()), advance)
@@ -97,10 +102,16 @@ def inference_modes(
     return [_row(name, logits[name], labels) for name in mode_names(classes)]
 
 
+def _kind(name: str) -> ModeKind:
+    if name in _ORACLE:
+        return "oracle"
+    return "deployable" if name in {"full_bank", "infer_best", "none"} else "diagnostic"
+
+
 def _row(name: str, logits: Tensor, labels: Tensor) -> ModeRow:
     return ModeRow(
         mode=name,
-        oracle=name in _ORACLE,
+        kind=_kind(name),
         accuracy=float((logits.argmax(1) == labels).float().mean()),
         confidence=float(logits.softmax(1).amax(1).mean()),
     )

@@ -6,10 +6,12 @@ before anything is trained.
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast, get_args
 
 import timm
+import torch
 from timm.data import resolve_data_config
 from timm.models import VisionTransformer
 from timm.models.vision_transformer import Attention, Block
@@ -21,7 +23,29 @@ from pfm_edge_runtime.manifest import CropMode, ImageInput, Interpolation, Prepr
 
 __all__ = ["create_backbone", "image_input", "preprocessing"]
 
-_RESERVED = ("num_classes", "dynamic_img_size", "pretrained")
+_RESERVED = (  # ours to set, or a way around what we check
+    "checkpoint_path",
+    "device",
+    "dtype",
+    "dynamic_img_size",
+    "features_only",
+    "num_classes",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "scriptable",
+)
+# What timm and torch raise for arguments that make no sense.
+_LIBRARY_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def create_backbone(config: BackboneConfig) -> VisionTransformer:
@@ -37,15 +61,14 @@ def create_backbone(config: BackboneConfig) -> VisionTransformer:
         raise ConfigError(f"backbone.model: timm knows no model '{config.model}'{hint}")
     for name in _RESERVED:
         if name in config.arguments:
-            raise ConfigError(f"backbone.arguments.{name}: pfm-edge sets it itself; remove it")
-    try:
+            raise ConfigError(f"backbone.arguments.{name}: pfm-edge decides that itself; remove it")
+    with _timm_errors(f"timm cannot make '{config.model}'"):
         model = timm.create_model(
             config.model, pretrained=config.pretrained, num_classes=0, **config.arguments
         )
-    except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"backbone: timm cannot make '{config.model}': {reason[:300]}") from error
     _refuse_unsupported(config.model, model)
+    with _timm_errors(f"'{config.model}' does not run"):
+        _require_embedding(config.model, model.eval())
     if config.weights is not None:
         load_into(model, config.weights)
     return cast(VisionTransformer, model.eval())
@@ -86,6 +109,26 @@ def preprocessing(config: BackboneConfig, backbone: VisionTransformer) -> Prepro
         mean=_per_channel("mean", config.mean or resolved["mean"], channels),
         std=_per_channel("std", config.std or resolved["std"], channels),
     )
+
+
+@contextmanager
+def _timm_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except _LIBRARY_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"backbone: {what} ({reason[:300]}); check backbone.arguments") from error
+
+
+@torch.inference_mode()
+def _require_embedding(name: str, model: VisionTransformer) -> None:
+    """Run two blank images: what is wrong with a shape shows here, not after minutes."""
+    shape = tuple(model(torch.zeros(2, *image_input(model).shape)).shape)
+    if shape != (2, model.num_features) or not len(model.blocks):
+        raise ConfigError(
+            f"backbone: '{name}' gives {list(shape)} for two images from {len(model.blocks)} "
+            f"blocks, not [2, {model.num_features}]; check backbone.arguments"
+        )
 
 
 def _per_channel(name: str, given: Iterable[float], channels: int) -> tuple[float, ...]:

@@ -4,6 +4,6 @@ report = export_run(Run.open(path), Path("model"))
 """
 
 from pfm_edge.publishing._export import export_run, verify_against_run
-from pfm_edge.publishing._source import class_entries, deployable_source
+from pfm_edge.publishing._source import deployable_source
 
-__all__ = ["class_entries", "deployable_source", "export_run", "verify_against_run"]
+__all__ = ["deployable_source", "export_run", "verify_against_run"]

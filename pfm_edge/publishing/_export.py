@@ -25,7 +25,7 @@ def export_run(
     overwrite: bool = False,
     progress: Progress = _silent,
 ) -> ExportReport:
-    """Export a run's newest checkpoint as a model package, whole or not at all.
+    """Export a run's selected model as a model package, whole or not at all.
 
     Raises:
         RunError: the run has no checkpoint.
@@ -49,7 +49,7 @@ def verify_against_run(package: Path, run: Run, *, progress: Progress = _silent)
 
     Raises:
         PackageError: the package is damaged.
-        VerificationError: the package was not made from this run's newest checkpoint.
+        VerificationError: the package was not made from this run's selected model.
         ParityError: the outputs differ.
     """
     progress("loading the run")

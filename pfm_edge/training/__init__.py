@@ -8,7 +8,13 @@ model = load_model(run)
 from pfm_edge.training._loss import LossTerms, draw_banks, forgettable_loss
 from pfm_edge.training._metrics import read_metrics
 from pfm_edge.training._run import ClassRecord, Run
-from pfm_edge.training._trainer import Progress, TrainingEvent, load_model, train
+from pfm_edge.training._trainer import (
+    Progress,
+    TrainingEvent,
+    load_model,
+    train,
+    training_device,
+)
 
 __all__ = [
     "ClassRecord",
@@ -21,4 +27,5 @@ __all__ = [
     "load_model",
     "read_metrics",
     "train",
+    "training_device",
 ]

@@ -133,7 +133,7 @@ def _read(path: Path, *, with_optimizer: bool) -> _Contents:
         raise RunError(f"{path}: no checkpoint; train the run first") from None
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path}: damaged checkpoint ({error}); train again") from error
-    return _Contents(document["step"], document["score"], model, optimizer)
+    return _Contents(document["step"], document.get("score"), model, optimizer)
 
 
 def _document(path: Path, metadata: str | None) -> dict[str, Any]:
@@ -141,7 +141,12 @@ def _document(path: Path, metadata: str | None) -> dict[str, Any]:
         document = json.loads(metadata or "null")
     except ValueError:
         document = None
-    if not isinstance(document, dict) or document.get("format") != _FORMAT:
+    if (
+        not isinstance(document, dict)
+        or document.get("format") != _FORMAT
+        or type(document.get("step")) is not int
+        or not isinstance(document.get("score"), float | int | None)
+    ):
         raise RunError(f"{path}: not a {_FORMAT} checkpoint; train again with this version")
     return document
 

@@ -59,16 +59,16 @@ class Run:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             if not overwrite:
                 raise RunError(f"{path}: not empty; --resume continues it, --overwrite replaces it")
-            if not (path / "config.yaml").is_file() or not (path / "classes.json").is_file():
+            if not (path / "classes.json").is_file():
                 raise RunError(f"{path}: not a run, so it is not replaced; name another directory")
-            shutil.rmtree(path)
+            _remove(path)
         classes = tuple(
             ClassRecord(index, new_class_id(), label) for index, label in enumerate(labels)
         )
         run = cls(path=path, config=config, classes=classes)
         _make_directory(path)
-        write_atomic(run.path / "config.yaml", config.to_yaml().encode())
         write_atomic(run.path / "classes.json", _classes_json(classes))
+        write_atomic(run.path / "config.yaml", config.to_yaml().encode())  # from here it is a run
         return run
 
     @classmethod
@@ -154,6 +154,13 @@ def _read_classes(path: Path) -> tuple[ClassRecord, ...]:
     ):
         raise RunError(f"{path}: not a {_CLASSES_FORMAT} registry; restore it")
     return tuple(rows)
+
+
+def _remove(path: Path) -> None:
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be removed ({error.strerror}); remove it") from error
 
 
 def _make_directory(path: Path) -> None:

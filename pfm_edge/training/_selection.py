@@ -40,7 +40,7 @@ class _Sample:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Scores models on a fixed, stratified sample of at most 1,000 training images."""
+    """Scores models on a fixed, stratified sample: 1,000 images, or one of each class."""
 
     sample: _Sample
     seed: int

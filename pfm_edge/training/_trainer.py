@@ -34,7 +34,7 @@ from pfm_edge.training._selection import Selection
 from pfm_edge_runtime.errors import ConfigError
 from pfm_edge_runtime.store import write_atomic
 
-__all__ = ["Progress", "TrainingEvent", "load_model", "train"]
+__all__ = ["Progress", "TrainingEvent", "load_model", "train", "training_device"]
 
 _LOG_EVERY_STEPS = 10
 
@@ -85,6 +85,8 @@ def load_model(run: Run) -> PromptedViT:
     Raises:
         RunError: the run has no checkpoint, or one of another configuration.
     """
+    if not run.selected.exists():
+        raise RunError(f"{run.path}: no checkpoint; train the run first")
     model = _build(run)
     load_trained(run.selected, model)
     return model.eval()
@@ -93,13 +95,14 @@ def load_model(run: Run) -> PromptedViT:
 def _build(run: Run) -> PromptedViT:
     config = run.config
     backbone_config = config.backbone
-    if run.frozen_backbone.exists():
-        update = {"weights": run.frozen_backbone, "pretrained": False}
+    if run.checkpoint.exists():  # the run holds every weight: what it started from may be gone
+        frozen = run.frozen_backbone if config.adaptation.kind == "lora" else None
+        update = {"weights": frozen, "pretrained": False}
         backbone_config = backbone_config.model_copy(update=update)
     torch.manual_seed(derive_seed(config.seed, "initialisation", 0))
     backbone = create_backbone(backbone_config)
     if config.adaptation.kind == "lora":
-        if not run.frozen_backbone.exists():
+        if not run.checkpoint.exists():
             state = {name: t.contiguous() for name, t in backbone.state_dict().items()}
             write_atomic(run.frozen_backbone, safetensors.torch.save(state))
         lora = config.adaptation
@@ -107,7 +110,12 @@ def _build(run: Run) -> PromptedViT:
     return PromptedViT(backbone, config.attention, len(run.classes))
 
 
-def _device(name: str) -> torch.device:
+def training_device(name: str) -> torch.device:
+    """Return the device that a configuration names.
+
+    Raises:
+        ConfigError: it names CUDA, and there is none.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -147,7 +155,7 @@ class _Loop:
     @classmethod
     def prepare(cls, run: Run, data: ClassificationData) -> "_Loop":
         training = run.config.training
-        device = _device(training.device)
+        device = training_device(training.device)
         model = _build(run).to(device)
         optimizer = _optimizer(model, run.config)
         per_epoch = -(-len(data.train) // training.batch_size)
@@ -264,12 +272,15 @@ class _Loop:
         self, log: MetricsLog, progress: Progress, terms: LossTerms, seconds: float
     ) -> None:
         epoch = -(-self.step // self.steps_per_epoch)
-        due = epoch % self.run.config.training.evaluate_every_epochs == 0
+        whole = self.step % self.steps_per_epoch == 0
+        due = whole and epoch % self.run.config.training.evaluate_every_epochs == 0
         if due or self.step == self.last_step:
             metrics = epoch_metrics(self.model, self.data.test, seed=self.run.config.seed)
             ids = [record.class_id for record in self.run.classes]
             record = {"epoch": epoch, "seconds": seconds, **metrics.as_dict(ids)}
-            log.write("epoch", self.step, record | self._select(epoch))
+            # A run that stops within an epoch says where it is; only whole epochs compete.
+            kind, score = ("epoch", self._select(epoch)) if whole else ("stop", {})
+            log.write(kind, self.step, record | score)
             progress(TrainingEvent(self.step, self.last_step, float(terms.total), metrics))
         self.save()
 

@@ -17,6 +17,8 @@ Owns every decision that an image file leaves open, so that no part makes its ow
 The result carries no metadata: saving it and loading that again changes nothing.
 """
 
+import os
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -124,6 +126,11 @@ def _name_of(source: object) -> str:
     return "array" if isinstance(source, np.ndarray) else "image"
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file as ever, but a pipe without waiting for its writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 @contextmanager
 def _opened(source: object, name: str) -> "Iterator[Image]":
     """Yield the source as a Pillow image whose header is read; close what was opened here."""
@@ -138,12 +145,15 @@ def _opened(source: object, name: str) -> "Iterator[Image]":
             yield image
     elif isinstance(source, (str, Path)):
         try:
-            file = Path(source).open("rb")  # noqa: SIM115 (closed below; errors inside are not ours)
+            file = open(source, "rb", opener=_without_waiting)  # noqa: SIM115 (closed below)
         except (OSError, ValueError) as error:  # ValueError: a null byte in the name
             reason = getattr(error, "strerror", None) or error
             raise ImageError(f"{name}: cannot be opened ({reason})") from error
-        with file, _opened_file(file, name) as image:
-            yield image
+        with file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ImageError(f"{name}: not a file: give the path of an image")
+            with _opened_file(file, name) as image:
+                yield image
     else:
         raise ImageError(
             f"{type(source).__name__} is no image: give a path, bytes, a Pillow image or an array"

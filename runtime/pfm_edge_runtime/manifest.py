@@ -12,7 +12,7 @@ of them) and both directions between it and the file. A value that exists is wel
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
+from math import isfinite, prod
 from types import MappingProxyType
 from typing import Literal, NewType, TypeAlias, get_args
 
@@ -48,6 +48,7 @@ GOLDEN_FILE = "golden.safetensors"
 _OUTPUTS = ("logits", "embedding")
 _CHANNELS: Mapping[str, int] = {"L": 1, "RGB": 3}
 _MAX_SIZE = 65_536  # of one axis, in elements
+_MAX_ELEMENTS = 1 << 26  # of one preprocessed image: 256 MiB of float32
 _MAX_CLASS_INPUTS = 64  # BundleLimits.max_tensors
 _MAX_SLICE_RANK = 7  # the class axis makes it 8: BundleLimits.max_rank
 _TENSOR_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,127}")  # what the bundle's container can name
@@ -120,6 +121,7 @@ class ImageInput:
         )
         _require(len(self.shape) == 3, "image.shape must be batch, channels, height and width")  # noqa: PLR2004
         _require_sizes("image.shape", self.shape)
+        _require(prod(self.shape) <= _MAX_ELEMENTS, f"image.shape {list(self.shape)} is too large")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,9 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -219,6 +222,48 @@ def test_every_command_has_help_with_an_example(capsys):
     for command in commands:
         assert main([*command, "--help"]) == 0
         assert "Example: pfm" in capsys.readouterr().out.replace("pip download", "pfm")
+
+
+def test_an_old_run_goes_only_for_one_that_can_start(config, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["train", str(config), "--out", str(out), "--set", "training.max_steps=1"]) == 0
+    before = contents(out)
+    arguments = ["train", str(config), "--out", str(out), "--overwrite", "--set"]
+    assert main([*arguments, f"backbone.weights={tmp_path / 'nowhere'}"]) == 1
+    if not torch_has_cuda():
+        assert main([*arguments, "training.device=cuda"]) == 1
+    assert contents(out) == before
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def torch_has_cuda():
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def test_an_error_is_one_line_of_a_real_process(tmp_path):
+    command = [sys.executable, "-m", "pfm_edge", "evaluate", f"{tmp_path}/a\nb:smile:[red]"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert ":smile:[red]" in done.stderr
+
+
+def test_a_full_standard_output(run):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pfm_edge", "evaluate", str(run), "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path, capsys):

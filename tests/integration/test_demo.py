@@ -43,3 +43,19 @@ def test_a_device_that_can_import_torch_is_refused():
     DeviceProcess(Path("model")).prove_torch_free()
     with pytest.raises(RunError, match="torch can be imported"):
         DeviceProcess(Path("model"), Path(sys.executable)).prove_torch_free()
+
+
+def test_somebody_elses_folder_is_left_alone(tmp_path, capsys):
+    mine = tmp_path / "demo" / "images" / "holiday.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("sun")
+    assert main(["demo", "--out", str(tmp_path / "demo"), *SHORT]) == 1
+    assert "is not replaced" in capsys.readouterr().err
+    assert mine.read_text() == "sun"
+
+
+def test_a_device_that_cannot_be_started(tmp_path, capsys):
+    arguments = ["demo", "--out", str(tmp_path / "demo"), "--device-python", "/no/python", *SHORT]
+    assert main(arguments) == 1
+    assert "/no/python" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()

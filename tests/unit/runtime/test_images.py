@@ -300,3 +300,11 @@ def test_pillow_is_named_when_it_is_missing(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without_pillow)
     with pytest.raises(BackendUnavailableError, match=r"pip install 'pfm-edge-runtime\[images\]'"):
         load_image(Path("a.png"), "RGB")
+
+
+def test_a_pipe_is_refused_without_waiting(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="not a file"):
+        load_image(tmp_path / "pipe.png", "L")

@@ -83,7 +83,12 @@ def test_modes():
     assert accuracy["none"] == accuracy["all_wrong"] == accuracy["random_wrong"] == 0.25
     assert accuracy["class_1"] == 0.5  # its own images, and class 2 by default
     assert accuracy["class_2"] == 0.25
-    oracle = {row.mode for row in report.modes if row.oracle}
+    assert [row.mode for row in report.modes if row.kind == "deployable"] == [
+        "full_bank",
+        "none",
+        "infer_best",
+    ]
+    oracle = {row.mode for row in report.modes if row.kind == "oracle"}
     assert oracle == {"match_only", "mixed_subset", "all_wrong", "wrong_subset", "random_wrong"}
 
 

@@ -169,7 +169,15 @@ def test_image_input_and_grey_preprocessing(make_model):
         ({"model": "swin_tiny_patch4_window7_224"}, "not a plain vision transformer"),
         ({"model": "vit_tiny_patch16_224", "arguments": {"no_such": 1}}, "timm cannot make"),
         ({"model": "vit_tiny_patch16_224", "arguments": {"embed_dim": 50}}, "timm cannot make"),
-        ({"model": "vit_tiny_patch16_224", "arguments": {"num_classes": 3}}, "sets it itself"),
+        ({"model": "vit_tiny_patch16_224", "arguments": {"num_classes": 3}}, "remove it"),
+        ({"model": "vit_tiny_patch16_224", "arguments": {"checkpoint_path": "x"}}, "remove it"),
+        ({"model": "vit_tiny_patch16_224", "arguments": {"num_heads": 0}}, "timm cannot make"),
+        ({"model": "vit_tiny_patch16_224", "arguments": {"patch_size": 0}}, "timm cannot make"),
+        ({"model": "vit_tiny_patch16_224", "arguments": {"img_size": [8]}}, "timm cannot make"),
+        ({"model": "vit_tiny_patch16_224", "arguments": {"act_layer": "foo"}}, "timm cannot make"),
+        ({"model": "vit_tiny_patch16_224", "arguments": {"depth": 0}}, "0 blocks"),
+        ({"model": "vit_tiny_patch16_224", "arguments": {"global_pool": ""}}, "gives"),
+        ({"model": "vit_tiny_patch16_224", "arguments": {"img_size": 8}}, "does not run"),
     ],
 )
 def test_backbones_that_are_refused(config, message):

@@ -62,7 +62,47 @@ def test_resume_continues_to_the_same_bytes(tmp_path, configure, data, extra):
 
     straight, resumed = (Run.open(tmp_path / name) for name in "ab")
     assert straight.checkpoint.read_bytes() == resumed.checkpoint.read_bytes()
-    assert [r["step"] for r in read_metrics(resumed.metrics) if r["kind"] == "epoch"][-1] == 9
+    assert [r["step"] for r in read_metrics(resumed.metrics) if r["kind"] == "stop"] == [9]
+
+
+def test_resume_selects_the_same_epoch(tmp_path, configure, data):
+    per_epoch = -(-len(data.train) // 64)
+
+    def upto(steps):
+        return configure("training.epochs=3", "training.select=best", f"training.max_steps={steps}")
+
+    first = Run.create(tmp_path / "a", upto(1), data.labels)
+    train(first, data)
+    shutil.copytree(first.path, tmp_path / "b")
+    train(Run.resume(tmp_path / "a", upto(3 * per_epoch), data.labels), data)
+    for steps in (2 * per_epoch + 5, 3 * per_epoch - 1, 3 * per_epoch):  # stops within an epoch
+        train(Run.resume(tmp_path / "b", upto(steps), data.labels), data)
+    straight, resumed = (Run.open(tmp_path / name) for name in "ab")
+    assert straight.best.read_bytes() == resumed.best.read_bytes()
+    epochs = [
+        [{**r, "seconds": 0} for r in read_metrics(run.metrics) if r["kind"] in {"epoch", "stop"}]
+        for run in (straight, resumed)
+    ]
+    assert epochs[0] == epochs[1]
+    assert [r["epoch"] for r in epochs[0]] == [1, 2, 3]
+
+
+def test_bfloat16_autocast_trains(tmp_path, configure, data):
+    override = ("training.precision=bfloat16", "training.epochs=3", *LORA)
+    run = Run.create(tmp_path / "run", configure(*override), data.labels)
+    train(run, data)
+    losses = [r["loss"] for r in read_metrics(run.metrics) if r["kind"] == "train"]
+    assert losses[-1] < losses[0]
+    assert load_model(run).prompts.dtype == torch.float32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_trains_and_loads_on_the_cpu(tmp_path, configure, data):
+    run = Run.create(
+        tmp_path / "run", configure("training.device=cuda", "training.epochs=2"), data.labels
+    )
+    train(run, data)
+    assert load_model(run).prompts.device.type == "cpu"
 
 
 def test_training_lowers_the_loss_and_logs_it(tmp_path, configure, data):
@@ -83,7 +123,7 @@ def test_logs_name_classes_by_id_and_checkpoints_hold_no_label(tmp_path, configu
     train(run, data)
     for path in (run.metrics, run.checkpoint, *(run.path / "tensorboard").iterdir()):
         assert b"person-" not in path.read_bytes(), path
-    record = next(r for r in read_metrics(run.metrics) if r["kind"] == "epoch")
+    record = next(r for r in read_metrics(run.metrics) if r["kind"] == "stop")
     assert set(record["forget_accuracy_by_class"]) == {c.class_id for c in run.classes}
 
 
@@ -168,6 +208,28 @@ def test_a_torn_metrics_line_is_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"kind": "epoch", "step": 3}) + '\n{"kind": "epo')
     assert read_metrics(path) == [{"kind": "epoch", "step": 3}]
+
+
+@pytest.mark.parametrize("line", [b"{", b"\xff\xfe", b"[]", b'{"step": 1}'])
+def test_a_damaged_metrics_log_is_named(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"kind": "train", "step": 1}\n' + line + b"\n")
+    with pytest.raises(RunError, match="line 2"):
+        read_metrics(path)
+
+
+def test_a_run_does_not_need_what_it_started_from(tmp_path, configure, data):
+    import safetensors.torch
+
+    weights = tmp_path / "weights.safetensors"
+    backbone = create_backbone(configure().backbone)
+    safetensors.torch.save_file(backbone.state_dict(), weights)
+    for name, extra in (("full", ()), ("lora", LORA)):
+        config = configure("training.max_steps=1", f"backbone.weights={weights}", *extra)
+        train(Run.create(tmp_path / name, config, data.labels), data)
+    weights.unlink()
+    for name in ("full", "lora"):
+        assert torch.isfinite(load_model(Run.open(tmp_path / name)).prompts).all()
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, configure, data, monkeypatch):
