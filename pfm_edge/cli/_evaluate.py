@@ -29,7 +29,15 @@ def evaluate_command(
     if as_json:
         print_json(report.as_dict())
     else:
+        say(f"model: {_selected(run)}")
         print_report(report)
+
+
+def _selected(path: Path) -> Path:
+    """The file whose model is evaluated, which is also what an export takes."""
+    from pfm_edge.training import Run
+
+    return Run.open(path).selected
 
 
 def evaluate_with_bar(path: Path) -> "EvaluationReport":

@@ -46,7 +46,7 @@ def train_command(
     parsed = load_config(config, tuple(set_ or ()))
     path = out or Path("runs") / config.stem
     data = open_data(parsed)
-    if resume and (path / "config.yaml").exists():
+    if resume:
         run = Run.resume(path, parsed, data.labels)
     else:
         run = start_run(path, parsed, data, overwrite=overwrite)

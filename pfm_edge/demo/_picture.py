@@ -69,7 +69,7 @@ def _draw_curves(axes: Axes, epochs: Sequence[dict[str, Any]], *, chance: float)
         )
     axes.set(xlabel="epoch", ylabel="accuracy on held-out images", ylim=(0, 1.02))
     axes.set_title("Learning to know, and to forget", loc="left", color=_INK)
-    axes.legend(frameon=False, loc="center right")
+    axes.legend(loc="center right", facecolor="white", edgecolor="none", framealpha=1)
 
 
 def _draw_confusion(

@@ -224,6 +224,12 @@ def test_every_command_has_help_with_an_example(capsys):
         assert "Example: pfm" in capsys.readouterr().out.replace("pip download", "pfm")
 
 
+def test_resume_needs_a_run(config, tmp_path, capsys):
+    assert main(["train", str(config), "--out", str(tmp_path / "typo"), "--resume"]) == 1
+    assert "no run here" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
+
+
 def test_an_old_run_goes_only_for_one_that_can_start(config, tmp_path, capsys):
     out = tmp_path / "run"
     assert main(["train", str(config), "--out", str(out), "--set", "training.max_steps=1"]) == 0
