@@ -66,6 +66,15 @@ def print_report(report: "EvaluationReport") -> None:
     say(
         f"{report.images} held-out images, attention {report.attention}, chance {report.chance:.3f}"
     )
+    _print_forgetting(report)
+    _print_modes(report)
+    say(
+        "Claim level L0 at most: outputs that no longer name a class. These figures can falsify "
+        "the claim; they cannot show that nothing of the class remains in the weights."
+    )
+
+
+def _print_forgetting(report: "EvaluationReport") -> None:
     print_table(
         table(
             "Forgetting, head rows kept: argmax over all classes",
@@ -101,6 +110,9 @@ def print_report(report: "EvaluationReport") -> None:
             ],
         )
     )
+
+
+def _print_modes(report: "EvaluationReport") -> None:
     for kind, title in (
         ("deployable", "Deployable modes"),
         ("diagnostic", "Diagnostic modes: one prompt alone, or another order"),
@@ -114,10 +126,6 @@ def print_report(report: "EvaluationReport") -> None:
                 [[row.mode, f"{row.accuracy:.3f}", f"{row.confidence:.3f}"] for row in rows],
             )
         )
-    say(
-        "Claim level L0 at most: outputs that no longer name a class. These figures can falsify "
-        "the claim; they cannot show that nothing of the class remains in the weights."
-    )
 
 
 def _subsets(measured: int, existing: int) -> str:
