@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from pfm_edge_runtime.errors import BackendUnavailableError, ImageError
 from pfm_edge_runtime.manifest import Mode
+from pfm_edge_runtime.store import without_waiting
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -126,11 +127,6 @@ def _name_of(source: object) -> str:
     return "array" if isinstance(source, np.ndarray) else "image"
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file as ever, but a pipe without waiting for its writer."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
 @contextmanager
 def _opened(source: object, name: str) -> "Iterator[Image]":
     """Yield the source as a Pillow image whose header is read; close what was opened here."""
@@ -145,7 +141,7 @@ def _opened(source: object, name: str) -> "Iterator[Image]":
             yield image
     elif isinstance(source, (str, Path)):
         try:
-            file = open(source, "rb", opener=_without_waiting)  # noqa: SIM115 (closed below)
+            file = open(source, "rb", opener=without_waiting)  # noqa: SIM115 (closed below)
         except (OSError, ValueError) as error:  # ValueError: a null byte in the name
             reason = getattr(error, "strerror", None) or error
             raise ImageError(f"{name}: cannot be opened ({reason})") from error

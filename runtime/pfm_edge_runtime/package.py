@@ -23,6 +23,7 @@ from pfm_edge_runtime.bundle import Bundle, BundleLimits, ModelBinding
 from pfm_edge_runtime.digest import digest_of
 from pfm_edge_runtime.errors import BundleError, ManifestError, PackageError
 from pfm_edge_runtime.manifest import BUNDLE_FILE, MANIFEST_FILE, Manifest, Variant
+from pfm_edge_runtime.store import without_waiting
 
 __all__ = ["ModelPackage", "require_directory"]
 
@@ -169,7 +170,7 @@ def _opened(path: Path, *, follow_links: bool) -> Iterator[BinaryIO]:
     try:
         if not follow_links and path.is_symlink():
             raise PackageError(f"{path} is a symbolic link: put the file itself there")
-        with open(path, "rb", opener=_open_without_waiting) as file:
+        with open(path, "rb", opener=without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise PackageError(f"{path} is no regular file: {_COPY_AGAIN}")
             yield file
@@ -177,10 +178,6 @@ def _opened(path: Path, *, follow_links: bool) -> Iterator[BinaryIO]:
         raise PackageError(f"{path} is missing: {_COPY_AGAIN}") from error
     except OSError as error:
         raise PackageError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _size(file: BinaryIO) -> int:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from pfm_edge_runtime.errors import StorageError
 
-__all__ = ["exclusive", "remove_leftovers", "staged_directory", "write_atomic"]
+__all__ = ["exclusive", "remove_leftovers", "staged_directory", "without_waiting", "write_atomic"]
 
 _SUFFIX = ".tmp"
 _AT_FDCWD = -100  # <fcntl.h>
@@ -115,6 +115,11 @@ def exclusive(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def without_waiting(path: str, flags: int) -> int:
+    """Open as ``open`` does, but a pipe without waiting for its writer; an ``opener``."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def remove_leftovers(path: Path) -> None:
