@@ -18,10 +18,11 @@ from unicodedata import normalize
 
 from pfm_edge_runtime._nearest import nearest
 from pfm_edge_runtime.bundle import Bundle, ClassId
+from pfm_edge_runtime.erasure import replace_erasing
 from pfm_edge_runtime.errors import UnknownClassError
 from pfm_edge_runtime.manifest import BUNDLE_FILE
 from pfm_edge_runtime.package import ModelPackage, require_directory
-from pfm_edge_runtime.store import exclusive, remove_leftovers, write_atomic
+from pfm_edge_runtime.store import exclusive
 
 __all__ = ["Forgotten", "PendingForget", "find_class", "forget_classes", "prepare_forget"]
 
@@ -69,8 +70,7 @@ class PendingForget:
             StorageError: The disk refused, and the old bundle is as it was.
         """
         path = self.package.directory / BUNDLE_FILE
-        remove_leftovers(path)
-        write_atomic(path, self._data)
+        replace_erasing(path, self._data)
         seconds = perf_counter() - self._started
         return tuple(
             Forgotten(class_id, self._bytes_before, len(self._data), seconds)

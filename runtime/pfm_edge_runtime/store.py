@@ -8,29 +8,26 @@ Owns every write that the packages make for keeps::
         (staging / "manifest.json").write_bytes(manifest)
 
 Temporary names start with a dot and end in ``.tmp`` beside what they replace; a process that is
-killed may leave one (:func:`remove_leftovers`), an exception never does.
+killed may leave one (``erasure.finish`` removes it), an exception never does.
 """
 
-# ruff: noqa: PTH102, PTH104, PTH105, PTH108 (system calls by name: the fault tests count them)
+# ruff: noqa: PTH102, PTH104, PTH108 (system calls by name: the fault tests count them)
 
 import errno
 import os
-import secrets
 import shutil
-import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from pfm_edge_runtime._disk import mapped_errors, put_back, replace, sibling, sync
 from pfm_edge_runtime.errors import StorageError
 
-__all__ = ["exclusive", "remove_leftovers", "staged_directory", "without_waiting", "write_atomic"]
+__all__ = ["exclusive", "staged_directory", "without_waiting", "write_atomic"]
 
-_SUFFIX = ".tmp"
 _AT_FDCWD = -100  # <fcntl.h>
 _RENAME_EXCHANGE = 2  # <linux/fs.h>
 _NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
-_NO_HARD_LINK = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -43,22 +40,16 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         StorageError: The disk refused; ``path`` is as it was and no temporary file is left.
     """
-    with _mapped_errors(path):
+    with mapped_errors(path):
         if path.is_symlink():
             raise StorageError(f"{path} is a symbolic link: write to the file that it points to")
-        temporary, backup = _sibling(path), _sibling(path)
-        try:
-            _write_new(temporary, data, like=path)
-            has_backup, existed = _second_name(path, backup), path.exists()
+        backup = sibling(path)
+        if replace(path, data, backup=backup, confirm_backup=False):
             try:
-                os.replace(temporary, path)
+                os.unlink(backup)
             except BaseException:
-                _discard(backup)
+                put_back(backup, path)
                 raise
-            _confirm(path, backup if has_backup else None, existed=existed)
-        except BaseException:
-            _discard(temporary)
-            raise
 
 
 @contextmanager
@@ -80,11 +71,11 @@ def staged_directory(target: Path, *, overwrite: bool, marker: str | None = None
         StorageError: ``target`` may not be replaced, or the disk refused.
     """
     target = Path(os.path.realpath(target))
-    with _mapped_errors(target):
+    with mapped_errors(target):
         _require_replaceable(target, overwrite=overwrite, marker=marker)
         if not target.parent.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
-        staging = _sibling(target)
+        staging = sibling(target)
         os.mkdir(staging)
         try:
             yield staging
@@ -107,10 +98,10 @@ def exclusive(directory: Path) -> Iterator[None]:
     Raises:
         StorageError: The directory cannot be opened or locked.
     """
-    with _mapped_errors(directory):
+    with mapped_errors(directory):
         descriptor = os.open(directory, os.O_RDONLY)
     try:
-        with _mapped_errors(directory):
+        with mapped_errors(directory):
             _lock(descriptor)
         yield
     finally:
@@ -120,104 +111,6 @@ def exclusive(directory: Path) -> Iterator[None]:
 def without_waiting(path: str, flags: int) -> int:
     """Open as ``open`` does, but a pipe without waiting for its writer; an ``opener``."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove what a killed :func:`write_atomic` of ``path`` left; hold :func:`exclusive` for it.
-
-    Raises:
-        StorageError: A leftover cannot be removed.
-    """
-    with _mapped_errors(path):
-        for entry in path.parent.iterdir():
-            if entry.name.startswith(f".{path.name}.") and entry.name.endswith(_SUFFIX):
-                os.unlink(entry)
-
-
-@contextmanager
-def _mapped_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        culprit = error.filename
-        if isinstance(culprit, str) and culprit != str(path) and not culprit.endswith(_SUFFIX):
-            reason += f" ({culprit})"
-        raise StorageError(
-            f"{path} cannot be written: {reason}; what was there before is intact"
-        ) from error
-
-
-def _sibling(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{_SUFFIX}")
-
-
-def _write_new(path: Path, data: bytes, *, like: Path) -> None:
-    """Write and sync a file that must not exist yet, with mode and owner of ``like``, if any."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
-    descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        if like.exists():
-            _copy_ownership(like.stat(), descriptor)
-        remaining = memoryview(data)
-        while remaining:
-            remaining = remaining[os.write(descriptor, remaining) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _copy_ownership(old: os.stat_result, descriptor: int) -> None:
-    if not hasattr(os, "fchown"):
-        return
-    new = os.fstat(descriptor)
-    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
-        with suppress(PermissionError):  # only root may give a file away
-            os.fchown(descriptor, old.st_uid, old.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
-
-
-def _second_name(path: Path, backup: Path) -> bool:
-    """Give the old file a second name; tell whether there is one now."""
-    try:
-        os.link(path, backup)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        if error.errno in _NO_HARD_LINK:  # FAT and some network file systems
-            return False
-        raise
-    return True
-
-
-def _confirm(path: Path, backup: Path | None, *, existed: bool) -> None:
-    """Sync the directory of the renamed ``path``; put the old file back if that fails."""
-    try:
-        _sync(path.parent)
-        if backup is not None:
-            os.unlink(backup)
-    except BaseException:
-        if backup is not None:
-            _put_back(backup, path)
-        elif not existed:
-            os.unlink(path)
-        else:
-            raise StorageError(
-                f"{path} is new and complete, but the disk did not confirm it: "
-                "run the command again"
-            ) from None
-        raise
-
-
-def _put_back(old: Path, path: Path) -> None:
-    """Rename ``old`` back to ``path``; if even that fails, say where the old one is now."""
-    try:
-        os.replace(old, path)
-    except OSError as error:
-        raise StorageError(
-            f"{path} could not be written, and the disk refused to undo that: "
-            f"what was there before is {old}"
-        ) from error
 
 
 def _require_replaceable(target: Path, *, overwrite: bool, marker: str | None) -> None:
@@ -255,7 +148,7 @@ def _exchange(one: Path, other: Path) -> None:
     """Let two paths trade places: in one step where the system can, else in three renames."""
     if _exchange_at_once(one, other):
         return
-    aside = _sibling(other)
+    aside = sibling(other)
     os.rename(other, aside)
     try:
         os.rename(one, other)
@@ -265,7 +158,7 @@ def _exchange(one: Path, other: Path) -> None:
             os.rename(other, one)
             raise
     except BaseException:
-        _put_back(aside, other)
+        put_back(aside, other)
         raise
 
 
@@ -287,7 +180,7 @@ def _exchange_at_once(one: Path, other: Path) -> bool:
 
 def _sync_or_undo(directory: Path, undo: Callable[[], None]) -> None:
     try:
-        _sync(directory)
+        sync(directory)
     except BaseException:
         try:
             undo()
@@ -303,16 +196,8 @@ def _sync_tree(directory: Path) -> None:
     """Sync every file and directory below ``directory``, and itself, children first."""
     for folder, _, files in os.walk(directory, topdown=False):
         for name in files:
-            _sync(Path(folder, name))
-        _sync(Path(folder))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync(Path(folder, name))
+        sync(Path(folder))
 
 
 def _lock(descriptor: int) -> None:
@@ -321,8 +206,3 @@ def _lock(descriptor: int) -> None:
     except ImportError:
         return
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
-def _discard(path: Path) -> None:
-    with suppress(OSError):
-        os.unlink(path)

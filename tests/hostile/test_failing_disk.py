@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pfm_edge_runtime import store
+from pfm_edge_runtime import _disk, store
 from pfm_edge_runtime.classifier import Classifier
 from pfm_edge_runtime.errors import StorageError
 from pfm_edge_runtime.forgetting import forget_classes
@@ -121,7 +121,7 @@ def test_an_old_directory_that_cannot_be_removed_is_named(tmp_path: Path) -> Non
 def test_an_unconfirmed_file_without_a_second_name_is_not_called_intact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_second_name", lambda path, backup: False)
+    monkeypatch.setattr(_disk, "_second_name", lambda path, backup: False)
     (tmp_path / "data").write_bytes(b"old")
     with Fault("fsync", 2).injected(), pytest.raises(StorageError, match="did not confirm"):
         write_atomic(tmp_path / "data", b"new")
@@ -162,8 +162,8 @@ def test_a_rename_that_can_neither_be_confirmed_nor_undone_is_not_called_intact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "data").write_bytes(b"old")
-    real = store._put_back
-    monkeypatch.setattr(store, "_put_back", lambda old, path: real(old.with_name("gone"), path))
+    real = _disk.put_back
+    monkeypatch.setattr(_disk, "put_back", lambda old, path: real(old.with_name("gone"), path))
     with Fault("fsync", 2).injected(), pytest.raises(StorageError) as caught:
         write_atomic(tmp_path / "data", b"new")
     assert "refused to undo" in str(caught.value)

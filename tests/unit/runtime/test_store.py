@@ -9,7 +9,7 @@ import pytest
 
 from pfm_edge_runtime import store
 from pfm_edge_runtime.errors import StorageError
-from pfm_edge_runtime.store import exclusive, remove_leftovers, staged_directory, write_atomic
+from pfm_edge_runtime.store import exclusive, staged_directory, write_atomic
 
 
 def _names(directory: Path) -> list[str]:
@@ -87,13 +87,6 @@ def test_says_in_one_line_where_it_cannot_write(tmp_path: Path, where: str) -> N
         write_atomic(tmp_path / where, b"new")
     assert "\n" not in str(caught.value)
     assert _names(tmp_path) == ["file"]
-
-
-def test_removes_its_own_leftovers_and_nothing_else(tmp_path: Path) -> None:
-    for name in ("data", ".data.0123.tmp", ".database.0123.tmp", ".data.bak", "data.tmp"):
-        (tmp_path / name).write_bytes(b"")
-    remove_leftovers(tmp_path / "data")
-    assert _names(tmp_path) == [".data.bak", ".database.0123.tmp", "data", "data.tmp"]
 
 
 @pytest.fixture(params=["exchange at once", "three renames"])

@@ -1,0 +1,180 @@
+"""Erasing a file's old bytes when it is replaced or removed, as far as the file system lets us.
+
+Owns the way from "the new file is in place" to "the old bytes are gone", and what may be claimed
+about it. The old file gets a second, dying name before the new one takes its place, so that a
+crash never leaves bytes that nothing points to any more::
+
+    old = replace_erasing(Path("model/bundle.safetensors"), data)
+    old.method, old.file_system, old.in_place        # "overwritten", "ext4", True
+
+    finish(path)         # what a crash left: dying and temporary files, overwritten and removed
+
+Overwriting in place is no media sanitisation: flash remaps blocks, and a copy-on-write file system
+writes elsewhere. :class:`OldBytes` says which file system it was.
+"""
+
+# ruff: noqa: PTH108 (system calls by name: the fault tests count them)
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pfm_edge_runtime._disk import SUFFIX, mapped_errors, replace, sync
+from pfm_edge_runtime.errors import StorageError
+
+__all__ = ["OldBytes", "erase", "finish", "leftovers", "old_bytes", "replace_erasing"]
+
+_DYING = ".dying"
+_CHUNK = bytes(2**20)
+_OCTAL = re.compile(r"\\([0-7]{3})")  # how /proc/self/mountinfo spells blanks in a path
+# Where an overwritten block stays the same block, and where it never does.
+_IN_PLACE = {"ext2", "ext3", "ext4", "xfs", "vfat", "exfat", "ntfs3", "tmpfs", "ramfs"}
+_ELSEWHERE = {"btrfs", "f2fs", "overlay", "zfs", "bcachefs", "nilfs2", "ubifs", "jffs2", "apfs"}
+
+
+@dataclass(frozen=True, slots=True)
+class OldBytes:
+    """What was done to the bytes of a file that is gone.
+
+    Attributes:
+        method: ``"overwritten"`` with zeros, synced, then unlinked; ``"unlinked"`` alone, where
+            the file had other names that still need its bytes, or the disk knows no hard links;
+            ``"unknown"`` where a crash came between the deed and its record.
+        file_system: Its type, as ``"ext4"``, or ``"unknown"``.
+        in_place: Whether that file system overwrites the same blocks; ``None`` if not known.
+    """
+
+    method: str
+    file_system: str
+    in_place: bool | None
+
+
+def replace_erasing(path: Path, data: bytes) -> OldBytes:
+    """Replace the contents of ``path`` durably, and erase what it held.
+
+    Raises:
+        StorageError: The disk refused. Either ``path`` is as it was, or it is new and the old
+            bytes wait under a dying name for the next :func:`finish`.
+    """
+    finish(path)
+    dying = _dying(path)
+    with mapped_errors(path):
+        has_backup = replace(path, data, backup=dying, confirm_backup=True)
+    return erase(dying) if has_backup else old_bytes("unlinked", path)
+
+
+def finish(path: Path) -> OldBytes | None:
+    """Erase what a crash left of earlier replacements of ``path``; hold its directory for it.
+
+    Returns:
+        What was done to the file that ``path`` held before, if it was still there.
+
+    Raises:
+        StorageError: The disk refused; what is left waits for the next call.
+    """
+    found: OldBytes | None = None
+    with _mapped(path):
+        remains = leftovers(path)
+        if remains:
+            # The new name must be on disk before the old bytes go: or a crash now could leave the
+            # old name, and zeros behind it.
+            sync(path.parent)
+        for each in remains:
+            # Before the rename, the dying name and the file's own name are one file; then only
+            # the name goes, because the file has another.
+            same = path.exists() and os.path.samestat(os.lstat(each), path.stat())
+            done = erase(each)
+            if each.name.endswith(_DYING) and not same:
+                found = done
+    return found
+
+
+def erase(path: Path) -> OldBytes:
+    """Overwrite a file with zeros, sync it, unlink it, sync its directory.
+
+    A file with other names (hard links) is unlinked only: whoever uses those needs its bytes.
+
+    Raises:
+        StorageError: The disk refused; the file is still there under its name.
+    """
+    with _mapped(path):
+        alone = os.lstat(path).st_nlink == 1
+        if alone:
+            _overwrite(path)
+        os.unlink(path)
+        sync(path.parent)
+    return old_bytes("overwritten" if alone else "unlinked", path)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """List the dying and temporary files of ``path``, sorted.
+
+    Raises:
+        StorageError: Its directory cannot be read.
+    """
+    prefix = f".{path.name}."
+    with _mapped(path):
+        return sorted(
+            each
+            for each in path.parent.iterdir()
+            if each.name.startswith(prefix) and each.name.endswith((_DYING, SUFFIX))
+        )
+
+
+def old_bytes(method: str, path: Path) -> OldBytes:
+    """Describe a deed on the file system that holds ``path``."""
+    kind, options = _file_system(path)
+    in_place = True if kind in _IN_PLACE else False if kind in _ELSEWHERE else None
+    if "data=journal" in options:  # ext4 writes the bytes to its journal first
+        in_place = False
+    return OldBytes(method, kind, in_place)
+
+
+def _dying(path: Path) -> Path:
+    return path.with_name(f".{path.name}{_DYING}")
+
+
+def _overwrite(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        size, done = os.fstat(descriptor).st_size, 0
+        while done < size:
+            done += os.pwrite(descriptor, memoryview(_CHUNK)[: size - done], done)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"old bytes beside {path.parent / path.name} cannot be erased yet: "
+            f"{error.strerror or error}; they are erased when the package is opened again"
+        ) from error
+
+
+def _file_system(path: Path) -> tuple[str, str]:
+    """Return type and options of the mount that holds ``path``, from Linux' mountinfo."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return "unknown", ""
+    target = Path(os.path.realpath(path.parent))
+    best: tuple[int, str, str] = (-1, "unknown", "")
+    for line in lines:
+        mount, _, source = line.partition(" - ")
+        point = Path(_OCTAL.sub(lambda found: chr(int(found[1], 8)), mount.split(" ")[4]))
+        if target.is_relative_to(point) and len(point.parts) >= best[0]:
+            best = (len(point.parts), *_type_and_options(source))
+    return best[1], best[2]
+
+
+def _type_and_options(source: str) -> tuple[str, str]:
+    kind, _, rest = source.partition(" ")
+    return kind, rest.rpartition(" ")[2]
