@@ -10,7 +10,10 @@ one line that names the thing at fault and the fix::
     │   ├── BundleFormatError          its bytes break the format
     │   └── VerificationError          well formed, but not what it claims to be
     ├── ConfigError                what the user asked for makes no sense
+    ├── EnvelopeError              a signed text breaks its format
+    │   └── SignatureError             a signature on it does not verify
     ├── ImageError                 an image cannot be read, or has the wrong form
+    ├── KeyFileError               a key cannot be read, or is not of the kind that is needed
     ├── NoClassLeftError           every class was forgotten
     ├── PackageError               a model package is missing, incomplete or altered
     │   └── ManifestError              its manifest.json breaks the format
@@ -27,11 +30,14 @@ __all__ = [
     "BundleError",
     "BundleFormatError",
     "ConfigError",
+    "EnvelopeError",
     "ImageError",
+    "KeyFileError",
     "ManifestError",
     "NoClassLeftError",
     "PackageError",
     "PfmEdgeError",
+    "SignatureError",
     "StorageError",
     "UnknownClassError",
     "VerificationError",
@@ -51,7 +57,16 @@ class BackendUnavailableError(BackendError):
 
 
 class BundleError(PfmEdgeError):
-    """A bundle is at fault."""
+    """A bundle is at fault.
+
+    Attributes:
+        step: The step of the verification that found it, 1 to 11 as in docs/bundle-format.md;
+            ``None`` where no verification was under way.
+    """
+
+    def __init__(self, message: str, *, step: int | None = None) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class BundleFormatError(BundleError):
@@ -66,8 +81,20 @@ class ConfigError(PfmEdgeError):
     """What the user asked for makes no sense."""
 
 
+class EnvelopeError(PfmEdgeError):
+    """A signed text (DSSE) breaks its format."""
+
+
+class SignatureError(EnvelopeError):
+    """A signature does not verify."""
+
+
 class ImageError(PfmEdgeError):
     """An image cannot be read, or has the wrong form."""
+
+
+class KeyFileError(PfmEdgeError):
+    """A key cannot be read, or it is not of the kind that is needed."""
 
 
 class NoClassLeftError(PfmEdgeError):

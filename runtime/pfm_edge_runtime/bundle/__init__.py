@@ -6,15 +6,26 @@ bundle without it::
     bundle = Bundle.from_bytes(data)
     data = bundle.without([class_id]).to_bytes()
 
+A ``Bundle`` is well formed; a ``VerifiedBundle`` is also what this device may use::
+
+    verified = VerifiedBundle.from_bytes(data, expectation)
+
 ``read_tensors`` and ``write_tensors`` are the container alone, for other tensor files.
 """
 
 from pfm_edge_runtime.bundle._bundle import Bundle
 from pfm_edge_runtime.bundle._container import read_tensors, write_tensors
 from pfm_edge_runtime.bundle._entries import ClassId, Entry, is_class_id, new_class_id
+from pfm_edge_runtime.bundle._expectation import (
+    Expectation,
+    ModelBinding,
+    Place,
+    StatementDigest,
+    TrustedKeys,
+)
 from pfm_edge_runtime.bundle._limits import BundleLimits
 from pfm_edge_runtime.bundle._statement import EntryDigest, InputSpec, Statement
-from pfm_edge_runtime.bundle._verification import ModelBinding
+from pfm_edge_runtime.bundle._verified import VerifiedBundle
 
 __all__ = [
     "Bundle",
@@ -22,9 +33,14 @@ __all__ = [
     "ClassId",
     "Entry",
     "EntryDigest",
+    "Expectation",
     "InputSpec",
     "ModelBinding",
+    "Place",
     "Statement",
+    "StatementDigest",
+    "TrustedKeys",
+    "VerifiedBundle",
     "is_class_id",
     "new_class_id",
     "read_tensors",

@@ -10,19 +10,28 @@ order or shapes are wrong: it comes from :meth:`Bundle.from_bytes`, from :meth:`
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
 
 import numpy as np
 
-from pfm_edge_runtime._strict_json import canonical
-from pfm_edge_runtime.bundle._container import FloatArray, write_tensors
+from pfm_edge_runtime.bundle._container import FloatArray
 from pfm_edge_runtime.bundle._entries import ClassId, Entry, EntryRecord, row_digest
+from pfm_edge_runtime.bundle._expectation import ModelBinding, StatementDigest, statement_digest
 from pfm_edge_runtime.bundle._limits import DEFAULT_LIMITS, BundleLimits
-from pfm_edge_runtime.bundle._statement import Envelope, InputSpec, Statement, format_time
-from pfm_edge_runtime.bundle._verification import BUNDLE_VERSION, ModelBinding, Parts, verify
+from pfm_edge_runtime.bundle._parts import Parts, encode
+from pfm_edge_runtime.bundle._statement import (
+    PAYLOAD_TYPE,
+    EntryDigest,
+    InputSpec,
+    Statement,
+    format_time,
+)
+from pfm_edge_runtime.bundle._verification import explained, verify
+from pfm_edge_runtime.dsse import Envelope
 from pfm_edge_runtime.errors import BundleFormatError, UnknownClassError
+from pfm_edge_runtime.keys import SigningKey
 from pfm_edge_runtime.manifest import ModelId
 
 __all__ = ["Bundle"]
@@ -30,7 +39,10 @@ __all__ = ["Bundle"]
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Bundle:
-    """A verified set of classes; immutable. Made by its class methods and by ``without`` only."""
+    """A well-formed set of classes; immutable. Made by its class methods and from another one.
+
+    Who issued it is another question: :class:`VerifiedBundle` answers it.
+    """
 
     _parts: Parts
 
@@ -42,7 +54,10 @@ class Bundle:
         limits: BundleLimits = DEFAULT_LIMITS,
         binding: ModelBinding | None = None,
     ) -> "Bundle":
-        """Read and verify a bundle; ``to_bytes`` of the result gives ``data`` back.
+        """Read a bundle and verify that it is well formed: all steps but 3, 5, 10 and 11.
+
+        ``to_bytes`` of the result gives ``data`` back. Signatures are read, not verified:
+        ``bundle.envelope.signers()`` does that.
 
         Args:
             data: The whole file. Nothing of it is kept.
@@ -53,7 +68,8 @@ class Bundle:
             BundleFormatError: The bytes break the format.
             VerificationError: They are well formed, but not what they claim to be.
         """
-        return cls(verify(data, limits=limits, binding=binding))
+        with explained():
+            return cls(verify(data, limits=limits, binding=binding).parts)
 
     @classmethod
     def build(  # noqa: PLR0913 (a statement has that many parts, all by keyword)
@@ -84,12 +100,12 @@ class Bundle:
         specs = tuple(InputSpec(name, tuple(shape)) for name, shape in inputs)
         ordered = sorted(entries, key=lambda entry: entry.class_id)
         tensors = {spec.name: _stack(spec, ordered) for spec in specs}
-        records = [
+        records = tuple(
             EntryRecord.make(
                 entry, row_digest(tensors[spec.name][row] for spec in specs), DEFAULT_LIMITS
             )
             for row, entry in enumerate(ordered)
-        ]
+        )
         statement = Statement(
             model_id=model_id,
             manifests=tuple(sorted(set(manifest_digests))),
@@ -99,12 +115,12 @@ class Bundle:
             inputs=specs,
             entry_digests=tuple(sorted(record.digest for record in records)),
         )
-        envelope = Envelope.unsigned(statement.to_payload())
-        return cls.from_bytes(_encode(envelope, records, tensors))
+        envelope = Envelope.seal(statement.to_payload(), PAYLOAD_TYPE)
+        return cls(verify(encode(envelope, records, tensors), limits=DEFAULT_LIMITS).parts)
 
     def to_bytes(self) -> bytes:
         """Write the file; equal bundles give equal bytes."""
-        return _encode(self._parts.envelope, self._parts.records, self._parts.tensors)
+        return self._parts.to_bytes()
 
     def without(self, class_ids: Collection[ClassId]) -> "Bundle":
         """Return the bundle that lacks these classes.
@@ -119,12 +135,15 @@ class Bundle:
         gone = set(class_ids)
         if not gone <= set(self.class_ids):
             raise UnknownClassError("the bundle does not hold every class that is to go")
-        kept = [row for row, each in enumerate(self.class_ids) if each not in gone]
-        tensors = {name: tensor[kept] for name, tensor in self._parts.tensors.items()}
-        for tensor in tensors.values():
-            tensor.flags.writeable = False
-        records = tuple(self._parts.records[row] for row in kept)
-        return Bundle(Parts(self._parts.envelope, self._parts.statement, records, tensors))
+        return Bundle(self._parts.without(gone))
+
+    def signed_by(self, signer: SigningKey) -> "Bundle":
+        """Return the bundle with one more signature over the same statement.
+
+        Raises:
+            EnvelopeError: It has as many as it may have.
+        """
+        return Bundle(replace(self._parts, envelope=self._parts.envelope.signed_by(signer)))
 
     @property
     def model_id(self) -> ModelId:
@@ -145,6 +164,21 @@ class Bundle:
     def payload(self) -> bytes:
         """The statement's bytes as stored: what is hashed and signed."""
         return self._parts.envelope.payload
+
+    @property
+    def envelope(self) -> Envelope:
+        """The statement as stored, with its signatures."""
+        return self._parts.envelope
+
+    @property
+    def statement_digest(self) -> StatementDigest:
+        """The digest of :attr:`payload`: which statement this is."""
+        return statement_digest(self.payload)
+
+    @property
+    def entry_digests(self) -> tuple[EntryDigest, ...]:
+        """The digests of the entries that are there, in the order of :attr:`class_ids`."""
+        return tuple(record.digest for record in self._parts.records)
 
     @property
     def class_ids(self) -> tuple[ClassId, ...]:
@@ -180,17 +214,6 @@ class Bundle:
 
     def __repr__(self) -> str:
         return f"Bundle({self.model_id}, {len(self)} classes)"
-
-
-def _encode(
-    envelope: Envelope, records: Sequence[EntryRecord], tensors: Mapping[str, FloatArray]
-) -> bytes:
-    metadata = {
-        "pfm_bundle": BUNDLE_VERSION,
-        "statement": envelope.text,
-        "entries": canonical([record.text for record in records]).decode("ascii"),
-    }
-    return write_tensors(tensors, metadata)
 
 
 def _stack(spec: InputSpec, entries: Sequence[Entry]) -> FloatArray:

@@ -18,8 +18,8 @@ from typing import NewType
 
 import numpy as np
 
+from pfm_edge_runtime._base64 import Base64Error, decode_base64url, encode_base64url
 from pfm_edge_runtime._strict_json import canonical
-from pfm_edge_runtime.bundle._base64 import decode_base64url, encode_base64url
 from pfm_edge_runtime.bundle._container import FloatArray
 from pfm_edge_runtime.bundle._json import parse_texts
 from pfm_edge_runtime.bundle._limits import BundleLimits
@@ -132,7 +132,7 @@ class EntryRecord:
         """
         try:
             stored = decode_base64url(text)
-        except BundleFormatError as error:
+        except Base64Error as error:
             raise BundleFormatError(f"an entry's {error}") from error
         parts = parse_texts("an entry", stored, limits)
         if len(parts) != 4:  # noqa: PLR2004 (the four that the next line names)

@@ -1,13 +1,13 @@
-"""The issuer's statement, and the DSSE envelope that carries it.
+"""The issuer's statement: what is signed.
 
 Owns what the issuer says about a bundle: which model and manifests it serves, its place in time,
 the shape of an entry, and a digest of every entry that was ever in it. What was stored is kept as
 stored, because a signature covers those bytes::
 
-    envelope = Envelope.parse(metadata["statement"], limits)
+    envelope = Envelope.parse(metadata["statement"], payload_type=PAYLOAD_TYPE)
     statement = Statement.parse(envelope.payload, limits)
 
-DSSE: https://github.com/secure-systems-lab/dsse/blob/master/envelope.md
+The envelope is ``pfm_edge_runtime.dsse``.
 """
 
 import re
@@ -18,7 +18,6 @@ from itertools import pairwise
 from typing import NamedTuple, NewType
 
 from pfm_edge_runtime._strict_json import JsonValue, canonical
-from pfm_edge_runtime.bundle._base64 import decode_base64, encode_base64
 from pfm_edge_runtime.bundle._container import valid_name
 from pfm_edge_runtime.bundle._json import (
     JsonObject,
@@ -33,13 +32,13 @@ from pfm_edge_runtime.digest import HEX64, is_digest
 from pfm_edge_runtime.errors import BundleFormatError
 from pfm_edge_runtime.manifest import ModelId
 
-__all__ = ["EntryDigest", "Envelope", "InputSpec", "Statement", "format_time"]
+__all__ = ["PAYLOAD_TYPE", "EntryDigest", "InputSpec", "Statement", "format_time"]
 
 EntryDigest = NewType("EntryDigest", str)
 """Lower-case hexadecimal SHA-256 of the ASCII bytes of an entry string."""
 
 _FORMAT = "pfm-bundle/1"
-_PAYLOAD_TYPE = "application/vnd.pfm-edge.bundle+json"
+PAYLOAD_TYPE = "application/vnd.pfm-edge.bundle+json"
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 _MAX_SIZE = 65_536  # of one axis of a slice, in elements: as in a manifest
@@ -55,48 +54,6 @@ class InputSpec(NamedTuple):
 
     name: str
     slice_shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """A DSSE envelope as stored.
-
-    Attributes:
-        text: The envelope, JSON.
-        payload: The bytes that it carries.
-    """
-
-    text: str
-    payload: bytes
-
-    @classmethod
-    def parse(cls, text: str, limits: BundleLimits) -> "Envelope":
-        """Take an envelope apart.
-
-        Raises:
-            BundleFormatError: It is no DSSE envelope of a bundle's statement, or it has
-                signatures, which this version cannot check and therefore refuses.
-        """
-        found = parse_object("statement", text.encode("utf-8"), limits, depth=3)
-        require_keys("statement", found, {"payload", "payloadType", "signatures"})
-        text_field("statement", found, "payloadType", _PAYLOAD_TYPE.__eq__)
-        if found["signatures"] != []:
-            raise BundleFormatError("statement: it is signed; this version takes unsigned only")
-        payload = text_field("statement", found, "payload", bool)
-        try:
-            return cls(text, decode_base64(payload))
-        except BundleFormatError as error:
-            raise BundleFormatError(f"statement: its {error}") from error
-
-    @classmethod
-    def unsigned(cls, payload: bytes) -> "Envelope":
-        """Put a payload into an envelope without signatures."""
-        fields_: JsonObject = {
-            "payload": encode_base64(payload),
-            "payloadType": _PAYLOAD_TYPE,
-            "signatures": [],
-        }
-        return cls(canonical(fields_).decode("ascii"), payload)
 
 
 @dataclass(frozen=True, slots=True)

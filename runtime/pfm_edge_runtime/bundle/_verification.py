@@ -1,12 +1,13 @@
-"""The verification of a bundle, step by step, with the numbers of the format's specification.
+"""The verification of a bundle: eleven steps, with the numbers of docs/bundle-format.md.
 
-Owns the order: cheap and decisive checks first, nothing allocated for a file that breaks a limit.
-There is one path, for a bundle that is read and for one that was just built::
+Owns the order: cheap and decisive checks first, nothing allocated for a file that breaks a limit,
+nothing read from a statement before its signatures are known to verify. There is one path, for a
+bundle that a device opens and for one that was just built::
 
-    parts = verify(data, limits=BundleLimits(), binding=None)
+    verified = verify(data, limits=BundleLimits(), device=expectation)
 
-Steps 3, 5, 10 and 11 are about signatures and about the device's memory (keys, floors,
-tombstones, recorded absences); they are not part of an unsigned bundle.
+Steps 3, 5, 10 and 11 need what a device knows (keys, floor, tombstones, recorded absences); where
+nobody knows it, on the workstation, they are left out.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,71 +19,93 @@ import numpy as np
 
 from pfm_edge_runtime.bundle._container import FloatArray, check_lengths, read_tensors
 from pfm_edge_runtime.bundle._entries import EntryRecord, row_digest
+from pfm_edge_runtime.bundle._expectation import (
+    Expectation,
+    ModelBinding,
+    StatementDigest,
+    TrustedKeys,
+    statement_digest,
+)
 from pfm_edge_runtime.bundle._json import parse_texts
 from pfm_edge_runtime.bundle._limits import BundleLimits
-from pfm_edge_runtime.bundle._statement import Envelope, InputSpec, Statement
-from pfm_edge_runtime.errors import BundleError, BundleFormatError, VerificationError
-from pfm_edge_runtime.manifest import ModelId
+from pfm_edge_runtime.bundle._parts import BUNDLE_VERSION, Parts
+from pfm_edge_runtime.bundle._statement import PAYLOAD_TYPE, EntryDigest, InputSpec, Statement
+from pfm_edge_runtime.dsse import Envelope
+from pfm_edge_runtime.errors import (
+    BundleError,
+    BundleFormatError,
+    EnvelopeError,
+    SignatureError,
+    VerificationError,
+)
+from pfm_edge_runtime.keys import PublicKey, key_id
 
-__all__ = ["BUNDLE_VERSION", "ModelBinding", "Parts", "verify"]
+__all__ = ["Verified", "explained", "verify"]
 
-BUNDLE_VERSION = "1"
 _KEYS = {"pfm_bundle", "statement", "entries"}
+_COPY = "copy the bundle again from where it was exported"
+_FIXES = {
+    **dict.fromkeys((1, 2, 6, 7, 8, 9), _COPY),
+    3: "take one that the issuer signed, or tell this device whom to trust: pfm-device init "
+    "--replace-trust",
+    4: "take the bundle that was exported with this very package",
+    5: "take the newest bundle of this model, or export a new one",
+    11: "take the bundle that this device had, or a newer one",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class ModelBinding:
-    """What a bundle must be for: one package's model, manifest and class inputs.
+class Verified:
+    """What the verification found.
 
     Attributes:
-        model_id: The package's model.
-        manifest_digest: ``"sha256:…"`` of the bytes of its ``manifest.json``.
-        inputs: Its class inputs; their order does not matter.
+        parts: The bundle, without what step 10 took out.
+        signers: The keys whose signatures verified; none where step 3 was left out.
+        purged: What step 10 took out.
+        absent: The entries that are listed and not there.
     """
 
-    model_id: ModelId
-    manifest_digest: str
-    inputs: tuple[tuple[str, tuple[int, ...]], ...]
+    parts: Parts
+    signers: frozenset[PublicKey]
+    purged: tuple[EntryRecord, ...]
+    absent: frozenset[EntryDigest]
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a verified bundle consists of.
-
-    Attributes:
-        envelope: The statement as stored.
-        statement: The statement as read.
-        records: The entries, ascending by class id.
-        tensors: float32 ``[classes, *slice_shape]`` by name; row i belongs to record i.
-    """
-
-    envelope: Envelope
-    statement: Statement
-    records: tuple[EntryRecord, ...]
-    tensors: Mapping[str, FloatArray]
-
-
-def verify(data: bytes, *, limits: BundleLimits, binding: ModelBinding | None) -> Parts:
+def verify(
+    data: bytes,
+    *,
+    limits: BundleLimits,
+    device: Expectation | None = None,
+    binding: ModelBinding | None = None,
+) -> Verified:
     """Verify the bytes of a bundle.
 
     Args:
         data: The whole file.
         limits: What it may cost.
-        binding: What it must be for, if that is known.
+        device: What the device knows; ``None`` leaves steps 3, 5, 10 and 11 out.
+        binding: What it must be for, if there is no device to say so.
 
     Raises:
         BundleFormatError: The bytes break the format.
         VerificationError: They are well formed, but not what they claim to be.
     """
+    signers: frozenset[PublicKey] = frozenset()
     with _step(1):
         check_lengths(data, limits)
     with _step(2):
         tensors, metadata = read_tensors(data, limits=limits)
         envelope, entries = _open_metadata(metadata, limits)
+    if device is not None:
+        with _step(3):
+            signers = _require_signatures(envelope, device.trust)
+    with _step(4):
         statement = Statement.parse(envelope.payload, limits)
-    if binding is not None:
-        with _step(4):
-            _require_binding(statement, binding)
+        _require_binding(statement, binding if device is None else device.binding)
+    digest = statement_digest(envelope.payload)
+    if device is not None:
+        with _step(5):
+            _require_place(statement, digest, device)
     with _step(6):
         records = _listed_entries(entries, statement, limits)
     with _step(7):
@@ -91,7 +114,23 @@ def verify(data: bytes, *, limits: BundleLimits, binding: ModelBinding | None) -
         _require_row_digests(tensors, statement.inputs, records)
     with _step(9):
         _require_finite(tensors)
-    return Parts(envelope, statement, records, tensors)
+    parts, purged = Parts(envelope, statement, records, tensors), tuple[EntryRecord, ...]()
+    if device is not None:
+        with _step(10):
+            parts, purged = _purge(parts, device)
+        with _step(11):
+            _require_absences(parts, purged, digest, device)
+    return Verified(parts, signers, purged, parts.absent())
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Let what a step finds end with what an operator does about it."""
+    try:
+        yield
+    except BundleError as error:
+        fix = _FIXES[error.step or 1]
+        raise type(error)(f"{error}; {fix}", step=error.step) from error
 
 
 @contextmanager
@@ -99,7 +138,7 @@ def _step(number: int) -> Iterator[None]:
     try:
         yield
     except BundleError as error:
-        raise type(error)(f"step {number}: {error}") from error
+        raise type(error)(f"step {number}: {error}", step=number) from error
 
 
 def _open_metadata(metadata: Mapping[str, str], limits: BundleLimits) -> tuple[Envelope, list[str]]:
@@ -108,10 +147,29 @@ def _open_metadata(metadata: Mapping[str, str], limits: BundleLimits) -> tuple[E
     if metadata.keys() != _KEYS:
         raise BundleFormatError(f"its metadata must be {sorted(_KEYS)} and nothing else")
     entries = parse_texts("entries", metadata["entries"].encode("utf-8"), limits)
-    return Envelope.parse(metadata["statement"], limits), entries
+    try:
+        return Envelope.parse(metadata["statement"], payload_type=PAYLOAD_TYPE), entries
+    except EnvelopeError as error:
+        raise BundleFormatError(f"statement: {error}") from error
 
 
-def _require_binding(statement: Statement, binding: ModelBinding) -> None:
+def _require_signatures(envelope: Envelope, trust: TrustedKeys | None) -> frozenset[PublicKey]:
+    try:
+        signers = envelope.signers()
+    except SignatureError as error:
+        raise VerificationError(str(error)) from error
+    if trust is not None and len(signers & trust.keys) < trust.threshold:
+        by = ", ".join(sorted(f"{key_id(each)[:16]}…" for each in signers)) or "nobody"
+        raise VerificationError(
+            f"{len(signers & trust.keys)} trusted keys signed it, "
+            f"{trust.threshold} of {len(trust.keys)} are needed; it is signed by {by}"
+        )
+    return signers
+
+
+def _require_binding(statement: Statement, binding: ModelBinding | None) -> None:
+    if binding is None:
+        return
     if statement.model_id != binding.model_id:
         raise VerificationError(
             f"the bundle belongs to model {statement.model_id[:19]}…, "
@@ -121,6 +179,22 @@ def _require_binding(statement: Statement, binding: ModelBinding) -> None:
         raise VerificationError("the bundle was not issued for this manifest.json")
     if dict(statement.inputs) != dict(binding.inputs):
         raise VerificationError("the bundle has other class inputs than manifest.json")
+
+
+def _require_place(statement: Statement, digest: StatementDigest, device: Expectation) -> None:
+    floor, place = device.floor, (statement.epoch, statement.sequence)
+    if floor is None:
+        return
+    if place < (floor.epoch, floor.sequence):
+        raise VerificationError(
+            f"the bundle is older than what this device had: epoch {place[0]}, sequence "
+            f"{place[1]}, not epoch {floor.epoch}, sequence {floor.sequence} or later"
+        )
+    if place == (floor.epoch, floor.sequence) and digest != floor.statement:
+        raise VerificationError(
+            f"the issuer stated two things at epoch {place[0]}, sequence {place[1]}: "
+            "this is not what this device had"
+        )
 
 
 def _listed_entries(
@@ -169,3 +243,29 @@ def _require_finite(tensors: Mapping[str, FloatArray]) -> None:
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise VerificationError(f"tensor {name} holds values that are not finite")
+
+
+def _purge(parts: Parts, device: Expectation) -> tuple[Parts, tuple[EntryRecord, ...]]:
+    """Take out every entry of a class that was forgotten on this device."""
+    purged = tuple(each for each in parts.records if each.class_id in device.tombstones)
+    if not purged:
+        return parts, ()
+    return parts.without({each.class_id for each in purged}), purged
+
+
+def _require_absences(
+    parts: Parts, purged: tuple[EntryRecord, ...], digest: StatementDigest, device: Expectation
+) -> None:
+    """Compare what is gone with what this device recorded as gone.
+
+    What step 10 took out may be recorded for this statement or not yet: the class was perhaps
+    forgotten while another statement served this model.
+    """
+    recorded = device.absences.get(digest)
+    if recorded is None:
+        return
+    absent = parts.absent()
+    if dropped := absent - recorded - {each.digest for each in purged}:
+        raise VerificationError(f"{len(dropped)} classes that this device had were dropped")
+    if returned := recorded - absent:
+        raise VerificationError(f"{len(returned)} classes that this device had lost are back")

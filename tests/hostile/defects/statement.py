@@ -97,10 +97,6 @@ _TEXTS: dict[str, Callable[[], bytes]] = {
         lambda envelope: envelope.update(payload=f"é{envelope['payload']}")
     ),
     "payload_with_loose_bits": _loose_payload,
-    "payload_no_utf8": _payload(lambda payload: payload.replace(b"pfm", b"\xff\xfe\xfd", 1)),
-    "payload_with_white_space": _payload(lambda payload: payload.replace(b",", b", ", 1)),
-    "payload_key_twice": _payload(lambda payload: payload[:-1] + b',"sequence":1}'),
-    "payload_nan": _payload(lambda payload: payload.replace(b'"epoch":1', b'"epoch":NaN')),
 }
 for _name, _forge in _TEXTS.items():
 
@@ -109,6 +105,21 @@ for _name, _forge in _TEXTS.items():
 
     _forged.__name__ = _name
     defect(2)(_forged)
+
+# Step 4: the payload is read when its signatures are known to verify.
+_PAYLOADS: dict[str, Callable[[], bytes]] = {
+    "payload_no_utf8": _payload(lambda payload: payload.replace(b"pfm", b"\xff\xfe\xfd", 1)),
+    "payload_with_white_space": _payload(lambda payload: payload.replace(b",", b", ", 1)),
+    "payload_key_twice": _payload(lambda payload: payload[:-1] + b',"sequence":1}'),
+    "payload_nan": _payload(lambda payload: payload.replace(b'"epoch":1', b'"epoch":NaN')),
+}
+for _name, _forge in _PAYLOADS.items():
+
+    def _repaid(_forge: Callable[[], bytes] = _forge) -> bytes:
+        return _forge()
+
+    _repaid.__name__ = _name
+    defect(4)(_repaid)
 
 _STATED: dict[str, dict[str, object]] = {
     "statement_of_another_format": {"format": "pfm-bundle/2"},
@@ -144,4 +155,4 @@ for _name, _change in _STATED.items():
     def _restate(forge: Forge, _change: dict[str, object] = _change) -> None:
         forge.payload.update(_change)
 
-    edited(2, _name, _restate, seal=False)
+    edited(4, _name, _restate, seal=False)
