@@ -17,10 +17,10 @@ from types import MappingProxyType
 import numpy as np
 
 from pfm_edge_runtime.bundle._container import FloatArray
-from pfm_edge_runtime.bundle._entries import ClassId, Entry, EntryRecord, row_digest
+from pfm_edge_runtime.bundle._entries import ClassId, Entry, EntryRecord, row_digests
 from pfm_edge_runtime.bundle._expectation import ModelBinding, StatementDigest, statement_digest
 from pfm_edge_runtime.bundle._limits import DEFAULT_LIMITS, BundleLimits
-from pfm_edge_runtime.bundle._parts import Parts, encode
+from pfm_edge_runtime.bundle._parts import Parts
 from pfm_edge_runtime.bundle._statement import (
     PAYLOAD_TYPE,
     EntryDigest,
@@ -28,7 +28,7 @@ from pfm_edge_runtime.bundle._statement import (
     Statement,
     format_time,
 )
-from pfm_edge_runtime.bundle._verification import explained, verify
+from pfm_edge_runtime.bundle._verification import explained, owned, verify
 from pfm_edge_runtime.dsse import Envelope
 from pfm_edge_runtime.errors import BundleFormatError, UnknownClassError
 from pfm_edge_runtime.keys import SigningKey
@@ -49,7 +49,7 @@ class Bundle:
     @classmethod
     def from_bytes(
         cls,
-        data: bytes,
+        data: bytes | bytearray,
         *,
         limits: BundleLimits = DEFAULT_LIMITS,
         binding: ModelBinding | None = None,
@@ -60,7 +60,8 @@ class Bundle:
         ``bundle.envelope.signers()`` does that.
 
         Args:
-            data: The whole file. Nothing of it is kept.
+            data: The whole file. Bytes are copied; a bytearray is taken over and becomes the
+                memory of the tensors, so nobody else may write to it again.
             limits: What it may cost.
             binding: The package that it must be for; ``None`` leaves that open.
 
@@ -69,7 +70,7 @@ class Bundle:
             VerificationError: They are well formed, but not what they claim to be.
         """
         with explained():
-            return cls(verify(data, limits=limits, binding=binding).parts)
+            return cls(verify(owned(data), limits=limits, binding=binding).parts)
 
     @classmethod
     def build(  # noqa: PLR0913 (a statement has that many parts, all by keyword)
@@ -100,11 +101,10 @@ class Bundle:
         specs = tuple(InputSpec(name, tuple(shape)) for name, shape in inputs)
         ordered = sorted(entries, key=lambda entry: entry.class_id)
         tensors = {spec.name: _stack(spec, ordered) for spec in specs}
+        digests = row_digests(tensors.values(), len(ordered))
         records = tuple(
-            EntryRecord.make(
-                entry, row_digest(tensors[spec.name][row] for spec in specs), DEFAULT_LIMITS
-            )
-            for row, entry in enumerate(ordered)
+            EntryRecord.make(entry, digest, DEFAULT_LIMITS)
+            for entry, digest in zip(ordered, digests, strict=True)
         )
         statement = Statement(
             model_id=model_id,
@@ -116,7 +116,8 @@ class Bundle:
             entry_digests=tuple(sorted(record.digest for record in records)),
         )
         envelope = Envelope.seal(statement.to_payload(), PAYLOAD_TYPE)
-        return cls(verify(encode(envelope, records, tensors), limits=DEFAULT_LIMITS).parts)
+        data = bytearray(Parts(envelope, statement, records, tensors).to_bytes())
+        return cls(verify(data, limits=DEFAULT_LIMITS).parts)
 
     def to_bytes(self) -> bytes:
         """Write the file; equal bundles give equal bytes."""
@@ -193,7 +194,7 @@ class Bundle:
     @property
     def tensors(self) -> Mapping[str, FloatArray]:
         """float32 ``[classes, *slice_shape]`` by name; read-only."""
-        return MappingProxyType(dict(self._parts.tensors))
+        return MappingProxyType(self._parts.tensors)
 
     @property
     def entries(self) -> tuple[Entry, ...]:

@@ -35,13 +35,24 @@ from pfm_edge_runtime._strict_json import (
 from pfm_edge_runtime.bundle._limits import DEFAULT_LIMITS, BundleLimits
 from pfm_edge_runtime.errors import BundleFormatError
 
-__all__ = ["FloatArray", "check_lengths", "read_tensors", "valid_name", "write_tensors"]
+__all__ = [
+    "Buffer",
+    "FloatArray",
+    "as_bytes",
+    "check_lengths",
+    "read_tensors",
+    "valid_name",
+    "view_tensors",
+    "write_tensors",
+]
 
 FloatArray: TypeAlias = NDArray[np.float32]
+Buffer: TypeAlias = bytes | bytearray
 
 _LENGTH_BYTES = 8
 _ALIGNMENT = 8  # so that the data of a mapped file is aligned for every float type
 _ITEM_BYTES = 4
+_STORED = np.dtype("<f4")
 _MAX_NAME = 128
 _NAME = re.compile(r"[a-z][a-z0-9_.-]*")
 _METADATA = "__metadata__"
@@ -62,6 +73,23 @@ def read_tensors(
     Raises:
         BundleFormatError: The bytes break the format (module docstring) or a limit.
     """
+    tensors, metadata = view_tensors(data, limits=limits)
+    copies = {name: tensor.copy() for name, tensor in tensors.items()}
+    for tensor in copies.values():
+        tensor.flags.writeable = False
+    return copies, metadata
+
+
+def view_tensors(
+    data: Buffer, *, limits: BundleLimits = DEFAULT_LIMITS
+) -> tuple[dict[str, FloatArray], dict[str, str]]:
+    """Do what :func:`read_tensors` does without a copy: the arrays are read-only views of ``data``.
+
+    Whoever may still write to ``data`` changes them.
+
+    Raises:
+        BundleFormatError: The bytes break the format (module docstring) or a limit.
+    """
     header, begin = _read_header(data, limits)
     metadata = _checked_metadata(header.pop(_METADATA, None))
     if len(header) > limits.max_tensors:
@@ -70,14 +98,20 @@ def read_tensors(
     tensors: dict[str, FloatArray] = {}
     for name, shape in shapes.items():
         count = prod(shape)
-        stored = np.frombuffer(data, dtype="<f4", count=count, offset=begin)
-        tensors[name] = stored.reshape(shape).astype(np.float32, copy=True)
+        stored = np.frombuffer(data, dtype=_STORED, count=count, offset=begin)
+        # A copy only where the machine's own byte order is another.
+        tensors[name] = stored.reshape(shape).astype(np.float32, copy=False)
         tensors[name].flags.writeable = False
         begin += count * _ITEM_BYTES
     return tensors, metadata
 
 
-def check_lengths(data: bytes, limits: BundleLimits) -> int:
+def as_bytes(tensor: FloatArray) -> memoryview:
+    """Return the bytes of a tensor as a file has them: row-major, little-endian."""
+    return np.ascontiguousarray(tensor, dtype=_STORED).reshape(-1).view(np.uint8).data
+
+
+def check_lengths(data: Buffer, limits: BundleLimits) -> int:
     """Return the length of the header, in bytes, if it and the file are within the limits.
 
     Raises:
@@ -104,7 +138,7 @@ def write_tensors(tensors: Mapping[str, FloatArray], metadata: Mapping[str, str]
         BundleFormatError: A name, a dtype or a text cannot be stored.
     """
     header: dict[str, JsonValue] = {_METADATA: dict(metadata)}
-    chunks: list[bytes] = []
+    chunks: list[memoryview] = []
     offset = 0
     for name in sorted(tensors):
         array = tensors[name]
@@ -112,7 +146,7 @@ def write_tensors(tensors: Mapping[str, FloatArray], metadata: Mapping[str, str]
             raise _bad(f"cannot hold {name!r}: it is {array.dtype}, not float32")
         end = offset + array.size * _ITEM_BYTES
         header[name] = _declaration(array.shape, offset, end)
-        chunks.append(array.astype("<f4", copy=False).tobytes())
+        chunks.append(as_bytes(array))
         offset = end
     for name in [*tensors, *metadata]:
         _require_name(name)
@@ -136,7 +170,7 @@ def _write_header(header: Mapping[str, JsonValue]) -> bytes:
     return len(text).to_bytes(_LENGTH_BYTES, "little") + text
 
 
-def _read_header(data: bytes, limits: BundleLimits) -> tuple[dict[str, JsonValue], int]:
+def _read_header(data: Buffer, limits: BundleLimits) -> tuple[dict[str, JsonValue], int]:
     """Return the header and where the data begins, having checked lengths before parsing."""
     length = check_lengths(data, limits)
     begin = _LENGTH_BYTES + length
@@ -145,7 +179,7 @@ def _read_header(data: bytes, limits: BundleLimits) -> tuple[dict[str, JsonValue
     json_limits = JsonLimits(
         max_bytes=length, max_depth=3, max_containers=2 + 3 * (limits.max_tensors + 1)
     )
-    text = data[_LENGTH_BYTES:begin].rstrip(b" ")
+    text = bytes(memoryview(data)[_LENGTH_BYTES:begin]).rstrip(b" ")
     try:
         header = parse_canonical(text, json_limits)
     except StrictJsonError as error:

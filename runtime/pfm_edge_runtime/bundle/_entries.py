@@ -12,15 +12,13 @@ import hashlib
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NewType
 
-import numpy as np
-
 from pfm_edge_runtime._base64 import Base64Error, decode_base64url, encode_base64url
 from pfm_edge_runtime._strict_json import canonical
-from pfm_edge_runtime.bundle._container import FloatArray
+from pfm_edge_runtime.bundle._container import FloatArray, as_bytes
 from pfm_edge_runtime.bundle._json import parse_texts
 from pfm_edge_runtime.bundle._limits import BundleLimits
 from pfm_edge_runtime.bundle._statement import EntryDigest
@@ -34,7 +32,7 @@ __all__ = [
     "is_class_id",
     "new_class_id",
     "normal_label",
-    "row_digest",
+    "row_digests",
 ]
 
 ClassId = NewType("ClassId", str)
@@ -44,6 +42,8 @@ _RANDOM_BYTES = 16  # 128 bits, for class ids and salts
 _HEX32 = re.compile(r"[0-9a-f]{32}")
 # Control characters and line ends: a label is one line of text, and safe on a terminal.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# The canonical spelling of an entry whose label needs no escapes (RFC 8259, section 7).
+_PLAIN = re.compile(r'\["([0-9a-f]{32})","([0-9a-f]{32})","([^"\\\x00-\x1f]*)","([0-9a-f]{64})"\]')
 
 
 def new_class_id() -> ClassId:
@@ -102,7 +102,8 @@ class EntryRecord:
         salt: 128 random bits in hexadecimal.
         class_id: The class.
         label: What a person reads, in normal form C.
-        row_digest: :func:`row_digest` of the rows of this class.
+        row_digest: SHA-256 of the rows of this class.
+        digest: SHA-256 of ``text``, which the statement lists.
     """
 
     text: str
@@ -110,6 +111,7 @@ class EntryRecord:
     class_id: ClassId
     label: str = field(repr=False)
     row_digest: str
+    digest: EntryDigest
 
     @classmethod
     def make(cls, entry: Entry, digest: str, limits: BundleLimits) -> "EntryRecord":
@@ -134,34 +136,56 @@ class EntryRecord:
             stored = decode_base64url(text)
         except Base64Error as error:
             raise BundleFormatError(f"an entry's {error}") from error
-        parts = parse_texts("an entry", stored, limits)
-        if len(parts) != 4:  # noqa: PLR2004 (the four that the next line names)
-            raise BundleFormatError("an entry has other parts than salt, id, label and digest")
-        salt, class_id, label, digest = parts
-        if not is_class_id(class_id):
-            raise BundleFormatError("a class id is not 32 lower-case hexadecimal digits")
-        if _HEX32.fullmatch(salt) is None or HEX64.fullmatch(digest) is None:
-            raise BundleFormatError(f"salt or row digest of class {class_id} is malformed")
-        if normal_label(label, limits) != label:
+        salt, class_id, label, rows = _plain_parts(stored) or _any_parts(stored, limits)
+        if not _is_plain(label, limits) and normal_label(label, limits) != label:
             raise BundleFormatError(f"the label of class {class_id} is not in normal form C")
-        return cls(text, salt, ClassId(class_id), label, digest)
-
-    @property
-    def digest(self) -> EntryDigest:
-        """The digest that the statement lists."""
-        return EntryDigest(hashlib.sha256(self.text.encode("ascii")).hexdigest())
+        digest = EntryDigest(hashlib.sha256(text.encode("ascii")).hexdigest())
+        return cls(text, salt, ClassId(class_id), label, rows, digest)
 
 
-def row_digest(rows: Iterable[FloatArray]) -> str:
-    """Digest the rows of one class, in the order of the statement's inputs.
+def _plain_parts(stored: bytes) -> tuple[str, ...] | None:
+    """Take an entry apart whose label needs no escapes; nearly every one."""
+    try:
+        found = _PLAIN.fullmatch(stored.decode("utf-8"))
+    except UnicodeDecodeError:
+        return None
+    return found and found.groups()
+
+
+def _any_parts(stored: bytes, limits: BundleLimits) -> tuple[str, ...]:
+    """Take any entry apart, or say what is wrong with it."""
+    parts = parse_texts("an entry", stored, limits)
+    if len(parts) != 4:  # noqa: PLR2004 (the four that the next line names)
+        raise BundleFormatError("an entry has other parts than salt, id, label and digest")
+    salt, class_id, label, digest = parts
+    if not is_class_id(class_id):
+        raise BundleFormatError("a class id is not 32 lower-case hexadecimal digits")
+    if _HEX32.fullmatch(salt) is None or HEX64.fullmatch(digest) is None:
+        raise BundleFormatError(f"salt or row digest of class {class_id} is malformed")
+    return salt, class_id, label, digest
+
+
+def _is_plain(label: str, limits: BundleLimits) -> bool:
+    """Tell at a glance whether nothing about a label needs a closer look."""
+    return label.isascii() and label.isprintable() and 0 < len(label) <= limits.max_label_bytes
+
+
+def row_digests(tensors: Iterable[FloatArray], rows: int) -> Iterator[str]:
+    """Digest the rows of each class, one class after another.
 
     Args:
-        rows: float32 slices, one per class input.
+        tensors: float32 ``[rows, *slice_shape]``, in the order of the statement's inputs.
+        rows: How many there are.
 
-    Returns:
-        Lower-case hexadecimal SHA-256 over the slices' little-endian bytes, one after another.
+    Yields:
+        Lower-case hexadecimal SHA-256 over the little-endian bytes of a class's slices, one slice
+        after another.
     """
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(np.ascontiguousarray(row, dtype="<f4").data)
-    return digest.hexdigest()
+    # Slices of plain bytes: a NumPy view for each row and tensor costs more than its hash.
+    stored = [as_bytes(tensor) for tensor in tensors]
+    sizes = [len(each) // max(rows, 1) for each in stored]
+    for row in range(rows):
+        digest = hashlib.sha256()
+        for each, size in zip(stored, sizes, strict=True):
+            digest.update(each[row * size : (row + 1) * size])
+        yield digest.hexdigest()

@@ -17,8 +17,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from pfm_edge_runtime.bundle._container import FloatArray, check_lengths, read_tensors
-from pfm_edge_runtime.bundle._entries import EntryRecord, row_digest
+from pfm_edge_runtime.bundle._container import FloatArray, check_lengths, view_tensors
+from pfm_edge_runtime.bundle._entries import EntryRecord, row_digests
 from pfm_edge_runtime.bundle._expectation import (
     Expectation,
     ModelBinding,
@@ -40,7 +40,7 @@ from pfm_edge_runtime.errors import (
 )
 from pfm_edge_runtime.keys import PublicKey, key_id
 
-__all__ = ["Verified", "explained", "verify"]
+__all__ = ["Verified", "explained", "owned", "verify"]
 
 _KEYS = {"pfm_bundle", "statement", "entries"}
 _COPY = "copy the bundle again from where it was exported"
@@ -72,7 +72,7 @@ class Verified:
 
 
 def verify(
-    data: bytes,
+    data: bytearray,
     *,
     limits: BundleLimits,
     device: Expectation | None = None,
@@ -81,7 +81,7 @@ def verify(
     """Verify the bytes of a bundle.
 
     Args:
-        data: The whole file.
+        data: The whole file; the parts are views of it.
         limits: What it may cost.
         device: What the device knows; ``None`` leaves steps 3, 5, 10 and 11 out.
         binding: What it must be for, if there is no device to say so.
@@ -94,7 +94,7 @@ def verify(
     with _step(1):
         check_lengths(data, limits)
     with _step(2):
-        tensors, metadata = read_tensors(data, limits=limits)
+        tensors, metadata = view_tensors(data, limits=limits)
         envelope, entries = _open_metadata(metadata, limits)
     if device is not None:
         with _step(3):
@@ -114,13 +114,19 @@ def verify(
         _require_row_digests(tensors, statement.inputs, records)
     with _step(9):
         _require_finite(tensors)
-    parts, purged = Parts(envelope, statement, records, tensors), tuple[EntryRecord, ...]()
+    parts = Parts(envelope, statement, records, tensors, data)
+    purged: tuple[EntryRecord, ...] = ()
     if device is not None:
         with _step(10):
             parts, purged = _purge(parts, device)
         with _step(11):
             _require_absences(parts, purged, digest, device)
     return Verified(parts, signers, purged, parts.absent())
+
+
+def owned(data: bytes | bytearray) -> bytearray:
+    """Return memory that nobody else has: a copy of bytes, or the bytearray that was given."""
+    return data if isinstance(data, bytearray) else bytearray(data)
 
 
 @contextmanager
@@ -233,9 +239,9 @@ def _require_row_digests(
     inputs: tuple[InputSpec, ...],
     records: tuple[EntryRecord, ...],
 ) -> None:
-    ordered = [tensors[each.name] for each in inputs]
-    for index, record in enumerate(records):
-        if row_digest(tensor[index] for tensor in ordered) != record.row_digest:
+    found = row_digests((tensors[each.name] for each in inputs), len(records))
+    for record, digest in zip(records, found, strict=True):
+        if digest != record.row_digest:
             raise VerificationError(f"the rows of class {record.class_id} were altered")
 
 
@@ -250,7 +256,9 @@ def _purge(parts: Parts, device: Expectation) -> tuple[Parts, tuple[EntryRecord,
     purged = tuple(each for each in parts.records if each.class_id in device.tombstones)
     if not purged:
         return parts, ()
-    return parts.without({each.class_id for each in purged}), purged
+    remaining = parts.without({each.class_id for each in purged})
+    parts.wipe()
+    return remaining, purged
 
 
 def _require_absences(

@@ -16,7 +16,7 @@ from pfm_edge_runtime.bundle._entries import ClassId
 from pfm_edge_runtime.bundle._expectation import Expectation, Place, StatementDigest
 from pfm_edge_runtime.bundle._limits import DEFAULT_LIMITS, BundleLimits
 from pfm_edge_runtime.bundle._statement import EntryDigest, InputSpec, Statement
-from pfm_edge_runtime.bundle._verification import explained, verify
+from pfm_edge_runtime.bundle._verification import explained, owned, verify
 from pfm_edge_runtime.keys import PublicKey
 from pfm_edge_runtime.manifest import ModelId
 
@@ -56,7 +56,8 @@ class VerifiedBundle:
         """Verify a bundle, in eleven steps (docs/bundle-format.md).
 
         Args:
-            data: The whole file.
+            data: The whole file. Bytes are copied; a bytearray is taken over and becomes the
+                memory of the tensors, so nobody else may write to it again.
             expectation: What this device knows.
             limits: What the file may cost.
 
@@ -65,7 +66,7 @@ class VerifiedBundle:
             VerificationError: They are well formed, but not what this device may use.
         """
         with explained():
-            found = verify(bytes(data), limits=limits, device=expectation)
+            found = verify(owned(data), limits=limits, device=expectation)
         bundle = Bundle(found.parts)
         statement = found.parts.statement
         return _make(
