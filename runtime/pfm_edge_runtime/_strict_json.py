@@ -13,7 +13,6 @@ insignificant white space, keys in ascending order, the shortest escapes, intege
 
 import json
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
@@ -24,7 +23,7 @@ JsonValue: TypeAlias = bool | int | float | str | list["JsonValue"] | dict[str, 
 
 _MAX_INTEGER = 2**53 - 1  # what every JSON reader represents exactly (RFC 8259, section 6)
 _MAX_INTEGER_DIGITS = len(str(_MAX_INTEGER))
-_BRACKETS = re.compile(r"[\[\]{}]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class StrictJsonError(ValueError):
@@ -39,11 +38,13 @@ class JsonLimits:
         max_bytes: Length of the text, in bytes.
         max_depth: Arrays and objects inside one another.
         max_containers: Arrays and objects in all.
+        max_values: Strings in all, keys included; and as many commas.
     """
 
     max_bytes: int = 2**20
     max_depth: int = 8
     max_containers: int = 10_000
+    max_values: int = 100_000
 
 
 def parse(data: bytes, limits: JsonLimits, *, floats: bool = True) -> JsonValue:
@@ -94,7 +95,7 @@ def _load(data: bytes, limits: JsonLimits, *, floats: bool) -> JsonValue:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise StrictJsonError(f"is no UTF-8 at byte {error.start}") from error
-    _check_nesting(text, limits)
+    _check_work(data, limits)
     try:
         value: JsonValue = (_WITH_FLOATS if floats else _INTEGERS_ONLY).decode(text)
     except json.JSONDecodeError as error:
@@ -102,19 +103,25 @@ def _load(data: bytes, limits: JsonLimits, *, floats: bool) -> JsonValue:
     return value
 
 
-def _check_nesting(text: str, limits: JsonLimits) -> None:
-    """Bound depth and number of containers, in linear time and before the parser recurses.
+def _check_work(data: bytes, limits: JsonLimits) -> None:
+    """Bound depth and number of parts, in linear time and before the parser allocates for them.
 
     Up to the first syntax error this sees the text as the parser does: pairs of backslashes and
     escaped quotes go, then every other piece between quotes is a string. Behind it the parser
     never comes.
     """
-    outside = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
-    if outside.count("[") + outside.count("{") > limits.max_containers:
+    bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if bare.count(b'"') > 2 * limits.max_values:
+        raise StrictJsonError(f"has more than {limits.max_values} strings")
+    outside = b"".join(bare.split(b'"')[::2])
+    if outside.count(b",") > limits.max_values:
+        raise StrictJsonError(f"has more than {limits.max_values} values")
+    brackets = outside.translate(None, delete=_NO_BRACKETS)
+    if len(brackets) > 2 * limits.max_containers:
         raise StrictJsonError(f"has more than {limits.max_containers} arrays and objects")
     depth = 0
-    for bracket in _BRACKETS.findall(outside):
-        depth += 1 if bracket in "[{" else -1
+    for bracket in brackets:
+        depth += 1 if bracket in b"[{" else -1
         if depth > limits.max_depth:
             raise StrictJsonError(f"is nested deeper than {limits.max_depth} levels")
 

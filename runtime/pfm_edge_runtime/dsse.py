@@ -204,7 +204,12 @@ class Envelope:
 
 
 def _object(text: str | bytes, max_bytes: int) -> dict[str, JsonValue]:
-    limits = JsonLimits(max_bytes=max_bytes, max_depth=3, max_containers=2 + MAX_SIGNATURES)
+    limits = JsonLimits(
+        max_bytes=max_bytes,
+        max_depth=3,
+        max_containers=2 + MAX_SIGNATURES,
+        max_values=8 * (1 + MAX_SIGNATURES),
+    )
     try:
         data = text.encode("utf-8") if isinstance(text, str) else text
         found = parse_canonical(data, limits)

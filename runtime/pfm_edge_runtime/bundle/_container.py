@@ -54,6 +54,7 @@ _ALIGNMENT = 8  # so that the data of a mapped file is aligned for every float t
 _ITEM_BYTES = 4
 _STORED = np.dtype("<f4")
 _MAX_NAME = 128
+_VALUES_PER_TENSOR = 32  # 7 strings, 8 axes, 2 offsets; the rest is for metadata
 _NAME = re.compile(r"[a-z][a-z0-9_.-]*")
 _METADATA = "__metadata__"
 
@@ -177,7 +178,10 @@ def _read_header(data: Buffer, limits: BundleLimits) -> tuple[dict[str, JsonValu
     if begin > len(data):
         raise _bad(f"is cut short inside its header of {length} bytes")
     json_limits = JsonLimits(
-        max_bytes=length, max_depth=3, max_containers=2 + 3 * (limits.max_tensors + 1)
+        max_bytes=length,
+        max_depth=3,
+        max_containers=2 + 3 * (limits.max_tensors + 1),
+        max_values=_VALUES_PER_TENSOR * (limits.max_tensors + 1),
     )
     text = bytes(memoryview(data)[_LENGTH_BYTES:begin]).rstrip(b" ")
     try:

@@ -103,6 +103,7 @@ def _parse(what: str, data: bytes, limits: BundleLimits, depth: int) -> JsonValu
         max_bytes=limits.max_header_bytes,
         max_depth=depth,
         max_containers=3 + 2 * limits.max_tensors,
+        max_values=2 * limits.max_classes + limits.max_manifests + 32 * limits.max_tensors,
     )
     try:
         return parse_canonical(data, bounds)

@@ -14,7 +14,7 @@ from pfm_edge_runtime._strict_json import (
     parse_canonical,
 )
 
-_LIMITS = JsonLimits(max_bytes=100_000, max_depth=8, max_containers=1_000)
+_LIMITS = JsonLimits(max_bytes=100_000, max_depth=8, max_containers=1_000, max_values=5_000)
 
 _REFUSED = {
     "empty": b"",
@@ -41,6 +41,10 @@ _REFUSED = {
     "endless_depth": b"[" * 90_000,
     "endless_depth_behind_an_odd_backslash": rb'["\\\"' + b"[" * 9 + rb'",' + b"[" * 90_000,
     "too_many_containers": b"[" + b"{}," * 1_000 + b"{}]",
+    "too_many_closing_brackets": b"[]" + b"]" * 2_000,
+    "too_many_strings": b"[" + b'"",' * 5_000 + b'""]',
+    "too_many_keys": b"{" + b",".join(b'"%d":1' % n for n in range(5_001)) + b"}",
+    "too_many_numbers": b"[" + b"1," * 5_001 + b"1]",
     "too_long": b'"' + b"a" * 100_000 + b'"',
 }
 
@@ -54,6 +58,11 @@ def test_refuses(data: bytes) -> None:
 
 def test_brackets_inside_strings_do_not_count_as_depth() -> None:
     text = json.dumps({"a": ["[[[[[[[[[[", '\\"{{{{{{{{{{', "\\"]})
+    assert parse(text.encode(), _LIMITS) == json.loads(text)
+
+
+def test_what_is_inside_strings_does_not_count_as_values() -> None:
+    text = json.dumps([",,,,,," * 1_000, '\\"\\",\\\\' * 1_000])
     assert parse(text.encode(), _LIMITS) == json.loads(text)
 
 
