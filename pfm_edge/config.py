@@ -6,9 +6,9 @@ within bounds and frozen::
     config = load_config(Path("configs/digits.yaml"), ["training.epochs=5"])
     config.training.epochs     # 5
 
-Relative paths (``data.root``, ``backbone.weights``) are kept as written and mean what they mean to
-every other command: relative to the current working directory. What only a library can judge
-(whether timm knows the model, whether the weights fit) is judged where the library is used.
+Relative paths (``data.root``, ``backbone.weights``, ``registry``) are kept as written and mean what
+they mean to every other command: relative to the current working directory. What only a library can
+judge (whether timm knows the model, whether the weights fit) is judged where the library is used.
 """
 
 import json
@@ -174,6 +174,8 @@ class Config(_Section):
 
     seed: _Seed = 42
     """Draws initial weights, orders, subsets; never the prompts."""
+    registry: Path | None = None
+    """A class registry that runs share, so that a label keeps its id; by default the run's own."""
     data: DataConfig
     """Which images."""
     backbone: BackboneConfig

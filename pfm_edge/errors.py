@@ -2,7 +2,7 @@
 
 from pfm_edge_runtime.errors import PfmEdgeError
 
-__all__ = ["DataError", "RunError", "WeightsError"]
+__all__ = ["DataError", "RegistryError", "RunError", "WeightsError"]
 
 
 class DataError(PfmEdgeError):
@@ -11,6 +11,10 @@ class DataError(PfmEdgeError):
 
 class RunError(PfmEdgeError):
     """A run directory is missing, incomplete, in the way, or of another version."""
+
+
+class RegistryError(RunError):
+    """A class registry is missing, damaged, or older than what was made with it."""
 
 
 class WeightsError(PfmEdgeError):

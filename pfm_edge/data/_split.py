@@ -7,6 +7,7 @@ Owns what a trainer sees of a data set; where it came from makes no difference t
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pfm_edge.errors import DataError
 from pfm_edge_runtime.images import ImageSource
 from pfm_edge_runtime.manifest import Mode
 from pfm_edge_runtime.preprocessing import Preprocessor
@@ -74,6 +76,18 @@ class Split:
             return torch.from_numpy(self._preprocessor.batch(wanted))
         return _stacked(self._pool.map(self._preprocessor, wanted), self._preprocessor, len(wanted))
 
+    def only(self, classes: Sequence[int]) -> "Split":
+        """Return the images of these classes alone, renumbered: ``classes[i]`` becomes ``i``."""
+        number = {each: index for index, each in enumerate(classes)}
+        rows = [row for row, label in enumerate(self._labels.tolist()) if label in number]
+        kept = copy(self)
+        kept._sources = [self._sources[row] for row in rows]
+        kept._labels = torch.tensor(
+            [number[int(self._labels[row])] for row in rows], dtype=torch.int64
+        )
+        kept._ready = None if self._ready is None else self._ready[rows]
+        return kept
+
     @property
     def nbytes(self) -> int:
         """Bytes of all images, preprocessed."""
@@ -99,6 +113,21 @@ class ClassificationData:
     test: Split
     labels: tuple[str, ...]
     mode: Mode
+
+    def only(self, labels: Sequence[str]) -> "ClassificationData":
+        """Return the data of these classes alone, in this order: what a run still knows.
+
+        Raises:
+            DataError: There is no class of one of these labels.
+        """
+        if tuple(labels) == self.labels:
+            return self
+        if not set(labels) <= set(self.labels):
+            raise DataError("the data lacks a class of the run: put its images back")
+        classes = [self.labels.index(label) for label in labels]
+        return ClassificationData(
+            self.train.only(classes), self.test.only(classes), tuple(labels), self.mode
+        )
 
 
 def _stacked(

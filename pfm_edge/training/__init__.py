@@ -5,6 +5,8 @@ train(run, data, progress=hook)
 model = load_model(run)
 """
 
+from pfm_edge.training._checkpoint import drop_classes, is_checkpoint
+from pfm_edge.training._lock import alone, in_use
 from pfm_edge.training._loss import LossTerms, draw_banks, forgettable_loss
 from pfm_edge.training._metrics import read_metrics
 from pfm_edge.training._run import ClassRecord, Run
@@ -22,8 +24,12 @@ __all__ = [
     "Progress",
     "Run",
     "TrainingEvent",
+    "alone",
     "draw_banks",
+    "drop_classes",
     "forgettable_loss",
+    "in_use",
+    "is_checkpoint",
     "load_model",
     "read_metrics",
     "train",

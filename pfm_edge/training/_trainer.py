@@ -25,6 +25,7 @@ from pfm_edge.training._checkpoint import (
     read_score,
     save_checkpoint,
 )
+from pfm_edge.training._lock import in_use
 from pfm_edge.training._loss import LossTerms, draw_banks, forgettable_loss
 from pfm_edge.training._metrics import MetricsLog
 from pfm_edge.training._randomness import derive_seed, epoch_order, generator
@@ -69,10 +70,11 @@ def train(
 
     Raises:
         ConfigError: no such device, or a backbone that cannot be made.
-        RunError: a damaged checkpoint, or a loss that is no longer finite.
+        RunError: a damaged checkpoint, classes that were forgotten or that the data does not
+            have, or a loss that is no longer finite.
         StorageError: the disk refused; the previous checkpoint is intact.
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), in_use(run.path):
         loop = _Loop.prepare(run, data)
         with MetricsLog(run.path, first_step=loop.step) as log:
             loop.run_to_end(log, progress)
@@ -83,12 +85,14 @@ def load_model(run: Run) -> PromptedViT:
     """Build a run's selected model: float32, on the CPU, in eval mode.
 
     Raises:
-        RunError: the run has no checkpoint, or one of another configuration.
+        RunError: the run has no checkpoint, or one of another configuration, or holds a class
+            that was forgotten.
     """
+    run.require_current()
     if not run.selected.exists():
         raise RunError(f"{run.path}: no checkpoint; train the run first")
     model = _build(run)
-    load_trained(run.selected, model)
+    load_trained(run.selected, model, run.class_ids)
     return model.eval()
 
 
@@ -154,6 +158,12 @@ class _Loop:
 
     @classmethod
     def prepare(cls, run: Run, data: ClassificationData) -> "_Loop":
+        run.require_current(least=2)
+        if len(data.labels) != len(run.classes):
+            raise RunError(
+                f"{run.path}: has {len(run.classes)} classes, the data {len(data.labels)}; "
+                "train on the run's"
+            )
         training = run.config.training
         device = training_device(training.device)
         model = _build(run).to(device)
@@ -176,7 +186,7 @@ class _Loop:
             steps_per_epoch=per_epoch,
         )
         if run.checkpoint.exists():
-            loop.step = load_checkpoint(run.checkpoint, model, optimizer)
+            loop.step = load_checkpoint(run.checkpoint, model, optimizer, run.class_ids)
         else:  # the prompts exist nowhere else: keep them before anything depends on them
             loop.save()
         return loop
@@ -201,7 +211,9 @@ class _Loop:
                 self.save()
 
     def save(self) -> None:
-        save_checkpoint(self.run.checkpoint, self.model, self.optimizer, self.step)
+        save_checkpoint(
+            self.run.checkpoint, self.model, self.optimizer, self.step, self.run.class_ids
+        )
 
     def _batches(self) -> Iterator[Tensor]:
         size = self.run.config.training.batch_size
@@ -276,8 +288,11 @@ class _Loop:
         due = whole and epoch % self.run.config.training.evaluate_every_epochs == 0
         if due or self.step == self.last_step:
             metrics = epoch_metrics(self.model, self.data.test, seed=self.run.config.seed)
-            ids = [record.class_id for record in self.run.classes]
-            record = {"epoch": epoch, "seconds": seconds, **metrics.as_dict(ids)}
+            record = {
+                "epoch": epoch,
+                "seconds": seconds,
+                **metrics.as_dict(self.run.class_ids),
+            }
             # A run that stops within an epoch says where it is; only whole epochs compete.
             kind, score = ("epoch", self._select(epoch)) if whole else ("stop", {})
             log.write(kind, self.step, record | score)
@@ -292,5 +307,5 @@ class _Loop:
         selection = Selection.of(self.data.train, seed=self.run.config.seed)
         score = selection.score(self.model)
         if score > read_score(self.run.best):
-            save_checkpoint(self.run.best, self.model, None, self.step, score)
+            save_checkpoint(self.run.best, self.model, None, self.step, self.run.class_ids, score)
         return {"selection_score": score}

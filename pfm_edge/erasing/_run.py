@@ -1,0 +1,149 @@
+"""Forgetting in a training run: committed by one line of its registry, then erased everywhere.
+
+Owns the order::
+
+    report = forget_in_run(Path("runs/flowers"), class_ids)
+
+1. The run is held alone: a training would write the class again.
+2. The registry's row keeps the id alone, on the forget list. **This is the commit point**: nothing
+   trains, evaluates or exports the run now until the rest is done.
+3. The registry that the run shares with others learns it.
+4. Every checkpoint loses the class's prompt, head row and the optimiser's memory of both.
+5. The evaluation goes: it is that of a model with the class.
+6. Every package that the registry knows loses its entry.
+7. The registry notes that the class is erased.
+
+Each step does nothing where it was done before, so whoever comes next finishes what a killed
+process left. Old bytes are overwritten as far as the file system lets us (`erasure`).
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pfm_edge.erasing._packages import redact
+from pfm_edge.errors import RunError
+from pfm_edge.registry import Registry, change_registry, read_registry
+from pfm_edge.training import Run, alone, drop_classes, is_checkpoint
+from pfm_edge_runtime.bundle import ClassId
+from pfm_edge_runtime.erasure import OldBytes, erase, finish, old_bytes
+from pfm_edge_runtime.errors import PfmEdgeError
+
+__all__ = ["RunForgotten", "finish_forgetting", "forget_in_run"]
+
+_WRITTEN = (  # what a killed writer may have left a temporary file of
+    "config.yaml",
+    "classes.json",
+    "backbone.safetensors",
+    "checkpoint.safetensors",
+    "best.safetensors",
+    "metrics.jsonl",
+    "evaluation.json",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunForgotten:
+    """What became of classes of a run.
+
+    Attributes:
+        class_ids: The classes; none of them is trained, evaluated or exported again.
+        checkpoints: The checkpoints that held one of them.
+        packages: The packages that the registry knows; none holds one of them now.
+        missing: Packages that it knows, but that are not where they were.
+        old_bytes: What could be done to the old bytes, on the run's file system.
+    """
+
+    class_ids: tuple[ClassId, ...]
+    checkpoints: tuple[Path, ...]
+    packages: tuple[Path, ...]
+    missing: tuple[Path, ...]
+    old_bytes: OldBytes
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {
+            "forgotten": list(self.class_ids),
+            "checkpoints": [str(each) for each in self.checkpoints],
+            "packages": [str(each) for each in self.packages],
+            "missing_packages": [str(each) for each in self.missing],
+            "file_system": self.old_bytes.file_system,
+            "overwritten_in_place": self.old_bytes.in_place,
+        }
+
+
+def forget_in_run(path: Path, class_ids: Sequence[ClassId]) -> RunForgotten:
+    """Forget classes of a run, for good; forgetting one twice is no error.
+
+    Args:
+        path: the run.
+        class_ids: as `find_classes` and `overdue_classes` return them.
+
+    Raises:
+        RunError: no such run; another process works on it; or the classes are forgotten, but not
+            erased everywhere yet: the message says why, and the next call goes on.
+        RegistryError: a registry is damaged.
+        StorageError: the disk refused the registry, and nothing changed.
+    """
+    run = Run.open(path)
+    read_registry(run.registry)  # a shared one that is damaged must stop this before the commit
+    with alone(path):
+        change_registry(run.own_registry, lambda known: known.without(class_ids), erasing=True)
+        return _erase(run, class_ids)
+
+
+def finish_forgetting(path: Path) -> RunForgotten | None:
+    """Finish what a killed forget of this run left to do; None where there was nothing.
+
+    Raises:
+        RunError: as `forget_in_run`.
+        RegistryError: a registry is damaged.
+    """
+    run = Run.open(path)
+    own, shared = read_registry(run.own_registry), read_registry(run.registry)
+    if not own.unfinished and set(own.forgotten) <= set(shared.forgotten):
+        return None
+    with alone(path):
+        return _erase(run, own.unfinished)
+
+
+def _erase(run: Run, class_ids: Sequence[ClassId]) -> RunForgotten:
+    with _after_commit(run):
+        own = read_registry(run.own_registry)
+        gone = set(own.forgotten)
+        home = change_registry(
+            run.registry, lambda known: known.without(own.forgotten), erasing=True
+        )
+        checkpoints = tuple(_erase_from_files(run.path, gone, own))
+        known = list(dict.fromkeys(each.path for each in (*own.packages, *home.packages)))
+        packages = tuple(each for each in known if redact(each, gone | set(home.forgotten)))
+        missing = tuple(each for each in known if each not in packages)
+        change_registry(run.own_registry, lambda known: known.with_erased(gone))
+    kind = old_bytes("overwritten", run.own_registry)
+    return RunForgotten(tuple(class_ids), checkpoints, packages, missing, kind)
+
+
+def _erase_from_files(path: Path, gone: Collection[ClassId], own: Registry) -> Iterator[Path]:
+    """Erase the classes from every file of the run, and leftovers of all of them."""
+    for file in sorted(path.rglob("*.safetensors")):
+        if is_checkpoint(file) and drop_classes(file, gone, own.model):
+            yield file
+        finish(file)
+    evaluation = path / "evaluation.json"
+    if own.unfinished and evaluation.exists():
+        erase(evaluation)
+    for name in _WRITTEN:
+        finish(path / name)
+
+
+@contextmanager
+def _after_commit(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except PfmEdgeError as error:
+        raise RunError(
+            f"{run.path}: forgotten, but not erased everywhere yet: {error}; then "
+            f"pfm-edge forget {run.path} finishes it"
+        ) from error
