@@ -1,7 +1,7 @@
 """Bundles that must be refused: one named defect each, and the step that must find it.
 
-The statement of every forged bundle is made to agree with the rest, as far as the defect allows:
-there is no signature yet, so nothing here may lean on one.
+The statement of every forged bundle is made to agree with the rest, as far as the defect allows, so
+that nothing but the step named can be what finds it.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 
 import tests.hostile.defects.container
 import tests.hostile.defects.rows
+import tests.hostile.defects.signatures
 import tests.hostile.defects.statement  # noqa: F401 (they enter their defects into the table)
-from pfm_edge_runtime.bundle import Bundle
-from pfm_edge_runtime.errors import BundleError
-from tests.hostile.defects.table import DEFECTS, GOOD
-from tests.support.forge import Forge
+from pfm_edge_runtime.bundle import Bundle, Expectation, VerifiedBundle
+from pfm_edge_runtime.errors import BundleError, BundleFormatError, VerificationError
+from tests.hostile.defects.device import MANAGED, TWO_OF_TWO
+from tests.hostile.defects.table import DEFECTS, DEVICE_DEFECTS, FIRST_USE, GOOD
+from tests.support.forge import ISSUER, SECOND, Forge
+from tests.support.tiny_package import LABELS
 
 
 def test_the_forger_spells_a_good_bundle_as_we_do() -> None:
@@ -28,8 +31,29 @@ def test_the_forger_spells_a_good_bundle_as_we_do() -> None:
     assert Bundle.from_bytes(GOOD).to_bytes() == GOOD
 
 
-def test_the_table_covers_every_step_of_an_unbound_bundle() -> None:
+def test_the_forger_signs_as_we_do() -> None:
+    parts = Forge(GOOD)
+    parts.sign(ISSUER, SECOND)
+    signed = parts.spell()
+    for expectation in (FIRST_USE, MANAGED, TWO_OF_TWO):
+        assert VerifiedBundle.from_bytes(signed, expectation).to_bytes() == signed
+
+
+def test_the_tables_cover_every_step_that_refuses() -> None:
     assert {step for step, _ in DEFECTS.values()} == {1, 2, 4, 6, 7, 8, 9}
+    assert {step for step, _ in DEVICE_DEFECTS.values()} == {3, 4, 5, 6, 8, 9, 11}
+    assert not DEFECTS.keys() & DEVICE_DEFECTS.keys()
+    assert len(DEFECTS) + len(DEVICE_DEFECTS) > 200
+
+
+def _require_refusal(error: BundleError, step: int) -> None:
+    message = str(error)
+    assert error.step == step
+    assert message.startswith(f"step {step}: ")
+    assert "; " in message, "no fix"
+    assert "\n" not in message
+    assert not any(label in message for label in LABELS)
+    assert type(error) in {BundleFormatError, VerificationError}
 
 
 @pytest.mark.parametrize(("step", "forge"), DEFECTS.values(), ids=DEFECTS.keys())
@@ -38,10 +62,20 @@ def test_refused_by_the_step_that_is_there_for_it(step: int, forge: Callable[[],
     assert data != GOOD
     with pytest.raises(BundleError) as caught:
         Bundle.from_bytes(data)
-    message = str(caught.value)
-    assert message.startswith(f"step {step}: ")
-    assert "\n" not in message
-    assert "daisy" not in message
+    _require_refusal(caught.value, step)
+    with pytest.raises(BundleError) as caught:
+        VerifiedBundle.from_bytes(bytearray(data), FIRST_USE)
+    _require_refusal(caught.value, step)
+
+
+@pytest.mark.parametrize(("step", "forge"), DEVICE_DEFECTS.values(), ids=DEVICE_DEFECTS.keys())
+def test_refused_by_a_device_that_knows_better(
+    step: int, forge: Callable[[], tuple[bytes, Expectation]]
+) -> None:
+    data, expectation = forge()
+    with pytest.raises(BundleError) as caught:
+        VerifiedBundle.from_bytes(data, expectation)
+    _require_refusal(caught.value, step)
 
 
 @settings(max_examples=300, deadline=None)

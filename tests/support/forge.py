@@ -7,6 +7,7 @@ earlier one::
     forge = Forge(good)
     forge.tensors["class_bias"][0] = np.nan
     forge.seal()
+    forge.sign(ISSUER)
     forge.spell()
 """
 
@@ -16,8 +17,15 @@ import json
 from typing import Any
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.support.containers import compact, container, split
+
+PAYLOAD_TYPE = "application/vnd.pfm-edge.bundle+json"
+# Three private keys, always the same: Ed25519 signatures are reproducible.
+ISSUER, SECOND, STRANGER = (
+    Ed25519PrivateKey.from_private_bytes(bytes([n] * 32)) for n in (1, 2, 3)
+)
 
 
 class Forge:
@@ -61,6 +69,12 @@ class Forge:
         self.envelope["payload"] = base64.b64encode(compact(self.payload)).decode()
         self.metadata["statement"] = compact(self.envelope).decode()
 
+    def sign(self, *signers: Ed25519PrivateKey, kind: str = PAYLOAD_TYPE) -> None:
+        """Sign the payload as it is now; to be called last."""
+        message = pae(kind, compact(self.payload))
+        made = [signature(public_bytes(each), each.sign(message)) for each in signers]
+        self.envelope["signatures"] = sorted(made, key=lambda each: each["public"])
+
     def declare(self) -> bytes:
         """Declare the tensors in the header; return their data."""
         self.header, chunks, offset = {}, [], 0
@@ -95,3 +109,23 @@ class Forge:
 def base64url(data: bytes) -> str:
     """Spell base64url without padding."""
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def pae(kind: str, payload: bytes) -> bytes:
+    """Spell what DSSE signs."""
+    return f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload
+
+
+def public_bytes(signer: Ed25519PrivateKey) -> bytes:
+    """Return the raw public key."""
+    return signer.public_key().public_bytes_raw()
+
+
+def signature(public: bytes, value: bytes) -> dict[str, str]:
+    """Spell a signature object."""
+    key = {"keytype": "ed25519", "keyval": {"public": public.hex()}, "scheme": "ed25519"}
+    return {
+        "keyid": hashlib.sha256(compact(key)).hexdigest(),
+        "public": public.hex(),
+        "sig": base64.b64encode(value).decode(),
+    }

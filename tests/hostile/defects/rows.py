@@ -147,7 +147,7 @@ def entry_dropped_with_rows_kept() -> bytes:
     return parts.spell()
 
 
-def _swap_rows(forge: Forge) -> None:
+def swap_rows(forge: Forge) -> None:
     for tensor in forge.tensors.values():
         tensor[[0, 1]] = tensor[[1, 0]]
 
@@ -170,14 +170,14 @@ def _reorder_inputs(forge: Forge) -> None:
     forge.payload["inputs"].reverse()
 
 
-edited(8, "rows_swapped", _swap_rows, seal=False)
+edited(8, "rows_swapped", swap_rows, seal=False)
 edited(8, "rows_swapped_in_one_tensor", _swap_rows_of_one_tensor, seal=False)
 edited(8, "row_doubled_over_the_next", _double_row, seal=False)
 edited(8, "row_with_negative_zeros", _flip_a_sign, seal=False)
 edited(8, "inputs_in_another_order_than_digested", _reorder_inputs, seal=False)
 
 
-def _set_value(value: float) -> Callable[[Forge], None]:
+def set_value(value: float) -> Callable[[Forge], None]:
     def edit(forge: Forge) -> None:
         forge.tensors["prompt_values"][3, 1, 2] = value
 
@@ -188,7 +188,7 @@ def _signalling_nan(forge: Forge) -> None:
     forge.tensors["class_bias"].view(np.uint32)[2] = 0x7F800001
 
 
-edited(9, "value_nan", _set_value(np.nan))
-edited(9, "value_infinity", _set_value(np.inf))
-edited(9, "value_negative_infinity", _set_value(-np.inf))
+edited(9, "value_nan", set_value(np.nan))
+edited(9, "value_infinity", set_value(np.inf))
+edited(9, "value_negative_infinity", set_value(-np.inf))
 edited(9, "value_signalling_nan", _signalling_nan)
