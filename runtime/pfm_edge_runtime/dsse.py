@@ -207,8 +207,8 @@ def _object(text: str | bytes, max_bytes: int) -> dict[str, JsonValue]:
     limits = JsonLimits(
         max_bytes=max_bytes,
         max_depth=3,
-        max_containers=2 + MAX_SIGNATURES,
-        max_values=8 * (1 + MAX_SIGNATURES),
+        max_containers=2 * MAX_SIGNATURES,
+        max_values=16 * MAX_SIGNATURES,
     )
     try:
         data = text.encode("utf-8") if isinstance(text, str) else text

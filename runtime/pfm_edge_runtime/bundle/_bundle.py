@@ -138,6 +138,14 @@ class Bundle:
             raise UnknownClassError("the bundle does not hold every class that is to go")
         return Bundle(self._parts.without(gone))
 
+    def wipe(self) -> None:
+        """Overwrite the tensors in memory, once nobody computes with them.
+
+        Only names and statement can be read afterwards. Copies that were made of the tensors are
+        not reached, nor are the labels.
+        """
+        self._parts.wipe()
+
     def signed_by(self, signer: SigningKey) -> "Bundle":
         """Return the bundle with one more signature over the same statement.
 
@@ -194,7 +202,7 @@ class Bundle:
     @property
     def tensors(self) -> Mapping[str, FloatArray]:
         """float32 ``[classes, *slice_shape]`` by name; read-only."""
-        return MappingProxyType(self._parts.tensors)
+        return MappingProxyType(dict(self._parts.tensors))
 
     @property
     def entries(self) -> tuple[Entry, ...]:

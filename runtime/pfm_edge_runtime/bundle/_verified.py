@@ -97,6 +97,10 @@ class VerifiedBundle:
             absent=absent,
         )
 
+    def wipe(self) -> None:
+        """As :meth:`Bundle.wipe`."""
+        self.bundle.wipe()
+
     @property
     def model_id(self) -> ModelId:
         """As :attr:`Bundle.model_id`."""
