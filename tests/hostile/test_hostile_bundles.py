@@ -10,14 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import tests.hostile.defects.container
-import tests.hostile.defects.rows
-import tests.hostile.defects.signatures
-import tests.hostile.defects.statement  # noqa: F401 (they enter their defects into the table)
 from pfm_edge_runtime.bundle import Bundle, Expectation, VerifiedBundle
 from pfm_edge_runtime.errors import BundleError, BundleFormatError, VerificationError
+from tests.hostile.defects.complete import DEFECTS, DEVICE_DEFECTS
 from tests.hostile.defects.device import MANAGED, TWO_OF_TWO
-from tests.hostile.defects.table import DEFECTS, DEVICE_DEFECTS, FIRST_USE, GOOD
+from tests.hostile.defects.table import FIRST_USE, GOOD
 from tests.support.forge import ISSUER, SECOND, Forge
 from tests.support.tiny_package import LABELS
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.support.containers import compact, container, split
 
@@ -129,3 +130,8 @@ def signature(public: bytes, value: bytes) -> dict[str, str]:
         "public": public.hex(),
         "sig": base64.b64encode(value).decode(),
     }
+
+
+def raw_pem(signer: Ed25519PrivateKey) -> bytes:
+    """Return the private key as PEM."""
+    return signer.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
