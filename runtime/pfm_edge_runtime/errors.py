@@ -12,11 +12,14 @@ one line that names the thing at fault and the fix::
     ├── ConfigError                what the user asked for makes no sense
     ├── EnvelopeError              a signed text breaks its format
     │   └── SignatureError             a signature on it does not verify
+    ├── ErasurePendingError        a class is forgotten and refused, its bytes are not gone yet
     ├── ImageError                 an image cannot be read, or has the wrong form
     ├── KeyFileError               a key cannot be read, or is not of the kind that is needed
     ├── NoClassLeftError           every class was forgotten
     ├── PackageError               a model package is missing, incomplete or altered
     │   └── ManifestError              its manifest.json breaks the format
+    ├── StateError                 the device's memory is damaged, or that of another device
+    │   └── StateMissingError          there is none
     ├── StorageError               the disk refused; what was there before is intact
     └── UnknownClassError          no class of that id or label
 
@@ -31,6 +34,7 @@ __all__ = [
     "BundleFormatError",
     "ConfigError",
     "EnvelopeError",
+    "ErasurePendingError",
     "ImageError",
     "KeyFileError",
     "ManifestError",
@@ -38,6 +42,8 @@ __all__ = [
     "PackageError",
     "PfmEdgeError",
     "SignatureError",
+    "StateError",
+    "StateMissingError",
     "StorageError",
     "UnknownClassError",
     "VerificationError",
@@ -85,6 +91,10 @@ class EnvelopeError(PfmEdgeError):
     """A signed text (DSSE) breaks its format."""
 
 
+class ErasurePendingError(PfmEdgeError):
+    """A class is forgotten and refused, but its bytes are not gone from the disk yet."""
+
+
 class SignatureError(EnvelopeError):
     """A signature does not verify."""
 
@@ -107,6 +117,14 @@ class PackageError(PfmEdgeError):
 
 class ManifestError(PackageError):
     """A manifest.json breaks the format."""
+
+
+class StateError(PfmEdgeError):
+    """The device's memory is damaged, or it is that of another device."""
+
+
+class StateMissingError(StateError):
+    """The device has no memory yet."""
 
 
 class StorageError(PfmEdgeError):

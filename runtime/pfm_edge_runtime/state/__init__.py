@@ -1,0 +1,43 @@
+"""The device's own memory: what it forgot, what it installed, whom it trusts.
+
+It belongs to the device, not to a model; a tombstone holds for every model. ``DeviceState`` is the
+directory, ``Memory`` what it amounts to, the records are how it changes::
+
+    state = DeviceState.open(default_state_directory())
+    with state.exclusive():
+        state.append(InstallRecord(…, moment=state.moment()))
+    state.memory.floors[model_id]
+"""
+
+from pfm_edge_runtime.state._class_records import ErasedRecord, Order, TombstoneRecord
+from pfm_edge_runtime.state._clock import Clock, ClockStatus, Moment, read_clock
+from pfm_edge_runtime.state._device import DeviceState
+from pfm_edge_runtime.state._layout import default_state_directory
+from pfm_edge_runtime.state._memory import Memory
+from pfm_edge_runtime.state._records import (
+    AdoptRecord,
+    Damage,
+    InitRecord,
+    InstallRecord,
+    Record,
+    RepairRecord,
+)
+
+__all__ = [
+    "AdoptRecord",
+    "Clock",
+    "ClockStatus",
+    "Damage",
+    "DeviceState",
+    "ErasedRecord",
+    "InitRecord",
+    "InstallRecord",
+    "Memory",
+    "Moment",
+    "Order",
+    "Record",
+    "RepairRecord",
+    "TombstoneRecord",
+    "default_state_directory",
+    "read_clock",
+]

@@ -1,0 +1,185 @@
+"""The file of the ledger: read as far as it goes, appended to whole or not at all.
+
+Owns the bytes on the disk. It knows what it has read, and reads only what came after; what does
+not go on from there is read again from the beginning::
+
+    file = LedgerFile(layout.ledger)
+    contents = file.read()
+    file.accept(contents)
+    file.moved()                      # False, until somebody appends
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pfm_edge_runtime._disk import sync
+from pfm_edge_runtime.errors import StateError, StateMissingError, StorageError
+from pfm_edge_runtime.state._layout import write_all
+from pfm_edge_runtime.state._ledger import START, TAIL_BYTES, Position, Reading, read
+from pfm_edge_runtime.store import without_waiting
+
+__all__ = ["Contents", "LedgerFile", "UnsettledError"]
+
+_MAX_BYTES = 2**30
+
+
+class UnsettledError(StorageError):
+    """The disk refused a record, and to take it back: whether it is there is not known."""
+
+
+class _Stamp(NamedTuple):
+    """What one look at a file tells; two looks that agree saw the same records."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What was found in the file.
+
+    Attributes:
+        reading: What is in it, from where it was read.
+        restarted: Whether that is the beginning, because it does not go on from what was read.
+        stamp: How the file looked.
+        tail: The end of the last record.
+    """
+
+    reading: Reading
+    restarted: bool
+    stamp: _Stamp
+    tail: bytes
+
+
+class LedgerFile:
+    """A ledger on the disk, and how far it was read.
+
+    Args:
+        path: The file.
+    """
+
+    __slots__ = ("_stamp", "_tail", "path", "position", "torn_bytes")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.position: Position = START
+        self.torn_bytes = 0
+        self._stamp: _Stamp | None = None
+        self._tail = b""
+
+    def moved(self) -> bool:
+        """Tell, by one look at the file, whether it is not what was last read."""
+        try:
+            return _stamp_of(os.stat(self.path)) != self._stamp  # noqa: PTH116 (one system call)
+        except OSError:
+            return True
+
+    def read(self) -> Contents:
+        """Read what came after the last record that was read; :meth:`accept` remembers it.
+
+        Raises:
+            StateMissingError: There is no such file.
+            StateError: It cannot be read, or it is damaged.
+        """
+        start, tail = self.position, self._tail
+        stamp, data = self._bytes_from(start.offset - len(tail))
+        goes_on = self._stamp is not None and stamp[:2] == self._stamp[:2]
+        if start.offset and goes_on and data.startswith(tail):
+            reading = read(data[len(tail) :], start)
+            if not reading.problems:
+                return _contents(reading, stamp, data, tail)
+        stamp, data = self._bytes_from(0)
+        reading = read(data, START)
+        for problem in reading.problems:
+            raise StateError(
+                f"{self.path}: line {problem.line} (byte {problem.damage.offset}) {problem.what}; "
+                "pfm-device doctor --repair goes on with the records that are intact"
+            )
+        return _contents(reading, stamp, data, None)
+
+    def accept(self, contents: Contents) -> None:
+        """Remember that this was read."""
+        self.position = contents.reading.end
+        self.torn_bytes = contents.reading.torn_bytes
+        self._stamp, self._tail = contents.stamp, contents.tail
+
+    def append(self, lines: Sequence[bytes]) -> Contents:
+        """Append records, each synced before the next: all of them, or nothing changes.
+
+        A torn record at the end goes first. The caller holds the lock and has read everything.
+
+        Raises:
+            StorageError: The disk refused, and nothing changed.
+            UnsettledError: The disk refused, and to undo it too.
+        """
+        start, self._stamp = (
+            self.position,
+            None,
+        )  # unless it ends well, the next look is a fresh one
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_CLOEXEC", 0))
+            try:
+                self._append(descriptor, lines)
+                stamp = _stamp_of(os.fstat(descriptor))
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StorageError(
+                f"{self.path} cannot be written: {error.strerror or error}; nothing changed"
+            ) from error
+        return _contents(read(b"".join(lines), start), stamp, lines[-1], b"")
+
+    def _append(self, descriptor: int, lines: Sequence[bytes]) -> None:
+        end = self.position.offset
+        if self.position.number == 1:
+            sync(self.path.parent)  # should a failing disk have left that undone when it was made
+        if self.torn_bytes:
+            os.ftruncate(descriptor, end)
+            os.fsync(descriptor)
+        try:
+            for line in lines:
+                write_all(descriptor, line)
+                os.fsync(descriptor)
+        except BaseException as error:
+            try:
+                os.ftruncate(descriptor, end)
+                os.fsync(descriptor)
+            except OSError:
+                raise UnsettledError(
+                    f"{self.path} could not be written, and the disk refused to undo that: it is "
+                    "not known whether the record is there; mend the disk and run this again"
+                ) from error
+            raise
+
+    def _bytes_from(self, offset: int) -> tuple[_Stamp, bytes]:
+        offset = max(0, offset)
+        try:
+            with open(self.path, "rb", opener=without_waiting) as file:
+                found = os.fstat(file.fileno())
+                if found.st_size > _MAX_BYTES:
+                    raise StateError(f"{self.path} is longer than {_MAX_BYTES} bytes")
+                file.seek(offset)
+                data = file.read(_MAX_BYTES + 1)
+        except FileNotFoundError as error:
+            raise StateMissingError(
+                f"{self.path.parent} holds no device state: make one with pfm-device init"
+            ) from error
+        except OSError as error:
+            raise StateError(f"{self.path} cannot be read: {error.strerror or error}") from error
+        # Its size is what was read: what was appended since the look is not missed later.
+        return _stamp_of(found)._replace(size=offset + len(data)), data
+
+
+def _stamp_of(found: os.stat_result) -> _Stamp:
+    return _Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _contents(reading: Reading, stamp: _Stamp, data: bytes, before: bytes | None) -> Contents:
+    """Put together what was found; ``data`` ends with the last record and what is torn."""
+    whole = data[: len(data) - reading.torn_bytes]
+    return Contents(reading, before is None, stamp, whole[-TAIL_BYTES:])
