@@ -10,11 +10,14 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import import_time, prompt_overhead
+from benchmarks import bundle_open, forget, import_time, ledger_open, prompt_overhead
 
 BENCHMARKS: dict[str, Callable[[], str]] = {
     "prompt_overhead": prompt_overhead.run,
     "import_time": import_time.run,
+    "bundle_open": bundle_open.run,
+    "ledger_open": ledger_open.run,
+    "forget": forget.run,
 }
 
 

@@ -126,7 +126,7 @@ def check_golden(
     """
     opened = ModelPackage.open(package)
     golden = _Golden.read(package / GOLDEN_FILE, opened.manifest)
-    runner = load_backend(backend)(opened.read_graph(opened.dynamic_variant()))
+    runner = load_backend(backend)(opened.files.read_graph(opened.files.dynamic_variant()))
     rows: list[ParityRow] = []
     for count in GOLDEN_CLASSES:
         inputs, outputs = golden.point(count)

@@ -162,7 +162,7 @@ def verify_package(opened: ModelPackage, source: TorchSource, *, max_classes: in
     manifest = opened.manifest
     if (manifest.image, manifest.class_inputs) != (source.image, source.class_inputs):
         raise ExportError(f"{opened.directory} has other inputs than the model: export it again")
-    backend = load_backend("onnxruntime")(opened.read_graph(opened.dynamic_variant()))
+    backend = load_backend("onnxruntime")(opened.files.read_graph(opened.files.dynamic_variant()))
     classes = parity_classes(max_classes)
     return check_parity(torch_reference(source), backend, source, classes=classes)
 

@@ -13,47 +13,28 @@ forget exchanges one reference, so no call ever sees half of it.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
-from time import perf_counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pfm_edge_runtime._live import LiveClasses
+from pfm_edge_runtime._snapshot import ClassInfo, Snapshot
 from pfm_edge_runtime.backends import Backend, Outputs, load_backend
-from pfm_edge_runtime.bundle import Bundle, ClassId
-from pfm_edge_runtime.errors import (
-    BackendError,
-    ImageError,
-    NoClassLeftError,
-    PackageError,
-    UnknownClassError,
-)
-from pfm_edge_runtime.forgetting import Forgotten, find_class, prepare_forget
-from pfm_edge_runtime.manifest import Manifest
-from pfm_edge_runtime.package import ModelPackage
+from pfm_edge_runtime.bundle import ClassId
+from pfm_edge_runtime.errors import BackendError, ImageError, NoClassLeftError
+from pfm_edge_runtime.opening import OpenModel, open_model
 
 if TYPE_CHECKING:
+    from pfm_edge_runtime.forgetting import Forgotten
     from pfm_edge_runtime.images import ImageSource
     from pfm_edge_runtime.preprocessing import Preprocessor
+    from pfm_edge_runtime.state import Order
 
 __all__ = ["ClassInfo", "Classifier", "Prediction"]
 
 _IMAGES_PER_RUN = 16  # bounds the memory of a long list; larger batches gain nothing on a CPU
-
-
-@dataclass(frozen=True, slots=True)
-class ClassInfo:
-    """A class that the model knows.
-
-    Attributes:
-        class_id: 32 hexadecimal digits; stays the same over exports and trainings.
-        label: What a person reads.
-    """
-
-    class_id: ClassId
-    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,67 +54,57 @@ class Prediction:
     scores: Mapping[ClassId, float]
 
 
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """The classes known at one moment, and their tensors in the graph's shape; immutable."""
-
-    classes: tuple[ClassInfo, ...]
-    tensors: Mapping[str, NDArray[np.float32]]
-
-    @classmethod
-    def of(cls, bundle: Bundle, manifest: Manifest) -> "_Snapshot":
-        stored = bundle.tensors
-        tensors = {
-            each.name: np.ascontiguousarray(np.moveaxis(stored[each.name], 0, each.class_axis))
-            for each in manifest.class_inputs
-        }
-        return cls(tuple(map(ClassInfo, bundle.class_ids, bundle.labels)), tensors)
-
-
 class Classifier:
     """A model package in use; made by :meth:`open`. Safe to share between threads."""
 
-    def __init__(
-        self, package: ModelPackage, backend: Backend, preprocessor: "Preprocessor"
-    ) -> None:
-        self._directory = package.directory
-        self._manifest = package.manifest
-        self._manifest_digest = package.manifest_digest
+    def __init__(self, model: OpenModel, backend: Backend, preprocessor: "Preprocessor") -> None:
+        self._manifest = model.files.manifest
         self._backend = backend
         self._preprocessor = preprocessor
-        self._snapshot = _Snapshot.of(package.bundle, package.manifest)
-        self._lock = Lock()  # serialises forgets; predictions never wait for it
+        self._live = LiveClasses(model)
 
     @classmethod
     def open(
-        cls, path: str | Path, *, backend: str = "onnxruntime", threads: int | None = None
+        cls,
+        path: str | Path,
+        *,
+        state: str | Path | None = None,
+        require_state: bool = False,
+        backend: str = "onnxruntime",
+        threads: int | None = None,
     ) -> "Classifier":
         """Open a model package: verify manifest, files and bundle, and load the graph.
 
         Args:
             path: The package's directory.
+            state: Where the device's memory is; ``None`` is PFM_EDGE_STATE, or the system's place
+                for it. One that trusts on first use is made if there is none.
+            require_state: Whether to refuse rather than to trust on first use.
             backend: What runs the graph; see ``pfm_edge_runtime.backends``.
-            threads: Threads for one run; ``None`` leaves that to the backend.
+            threads: Threads to run on; ``None`` is every core.
 
         Raises:
             PackageError: The package is missing, incomplete or altered; also ManifestError.
-            BundleError: The bundle breaks the format, or belongs to another package.
+            BundleError: The bundle breaks the format, belongs to another package, is not from
+                whom this device trusts, is older than what it had, or lacks a class it had.
+            StateError: The device's memory is damaged, another device's, or missing.
+            StorageError: The disk refused what must be recorded first.
             BackendError: The backend is unknown or not installed, or refuses the graph.
         """
         # Here, so that whoever only verifies or forgets needs no image library.
         from pfm_edge_runtime.preprocessing import Preprocessor  # noqa: PLC0415
 
         load = load_backend(backend)
-        package = ModelPackage.open(Path(path))
-        graph = package.read_graph(package.dynamic_variant())
-        manifest = package.manifest
+        model = open_model(path, state=state, require_state=require_state)
+        graph = model.files.read_graph(model.files.dynamic_variant())
+        manifest = model.files.manifest
         preprocessor = Preprocessor(manifest.preprocessing, manifest.image)
-        return cls(package, load(graph, threads=threads), preprocessor)
+        return cls(model, load(graph, threads=threads), preprocessor)
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
         """The classes known now, ascending by class id."""
-        return self._snapshot.classes
+        return self._live.classes
 
     @overload
     def predict(
@@ -160,12 +131,12 @@ class Classifier:
             ImageError: An image cannot be read, or has the wrong form.
             BackendError: The graph fails, or gives values that are not finite.
         """
-        snapshot = self._snapshot
-        if not snapshot.classes:
-            raise NoClassLeftError("no class is left to predict: every one was forgotten")
-        if not isinstance(images, list | tuple):
-            return self._predict([images], snapshot)[0]
-        return self._predict(images, snapshot)
+        with self._live.use() as snapshot:
+            if not snapshot.classes:
+                raise NoClassLeftError("no class is left to predict: every one was forgotten")
+            if not isinstance(images, list | tuple):
+                return self._predict([images], snapshot)[0]
+            return self._predict(images, snapshot)
 
     def embed(
         self, images: "ImageSource | list[ImageSource] | tuple[ImageSource, ...]"
@@ -185,75 +156,54 @@ class Classifier:
             ImageError: An image cannot be read, or has the wrong form; or there is none.
             BackendError: The graph fails, or gives values that are not finite.
         """
-        snapshot = self._snapshot
         sources = images if isinstance(images, list | tuple) else [images]
         if not sources:
             raise ImageError("there is no image to embed: give at least one")
-        try:
-            found = [outputs.embedding for outputs in self._runs(sources, snapshot)]
-        except BackendError as error:
-            if snapshot.classes:
-                raise
-            raise NoClassLeftError(
-                f"no class is left, and the backend cannot run without one: {error}"
-            ) from error
+        with self._live.use() as snapshot:
+            try:
+                found = [outputs.embedding for outputs in self._runs(sources, snapshot)]
+            except BackendError as error:
+                if snapshot.classes:
+                    raise
+                raise NoClassLeftError(
+                    f"no class is left, and the backend cannot run without one: {error}"
+                ) from error
         return np.concatenate(found)
 
-    def forget(self, class_id_or_label: str) -> Forgotten:
-        """Forget a class: durable when it returns, and the next call no longer knows it.
+    def forget(self, class_id_or_label: str, *, order: "Order | None" = None) -> "Forgotten":
+        """Forget a class: committed when it returns, and the next call no longer knows it.
 
-        The bundle on disk is replaced first, the tensors in memory after that; if the disk
-        refuses, both are as they were. Calls that run meanwhile finish on the old tensors.
+        Calls that run meanwhile finish on the old tensors, which are zeroed after the last of
+        them. Forgetting a class again, by its id, is no error and gives the same receipt.
+
+        Args:
+            class_id_or_label: The class. Its label is gone afterwards, so only the id names it.
+            order: Who asked for it, if that is known.
+
+        Returns:
+            What became of the class; ``erased`` and ``receipt`` say whether its bytes are gone.
 
         Raises:
-            UnknownClassError: No class has that id or label.
-            StorageError: The disk refused, and nothing changed.
+            UnknownClassError: No class has that id or label, and none was forgotten.
+            StorageError: The disk refused to commit, and nothing changed.
             PackageError: The package cannot be read, or is another one by now.
+            StateError: The device's memory is damaged, or gone.
         """
-        with self._lock:
-            try:
-                with prepare_forget(self._directory, [class_id_or_label]) as pending:
-                    self._require_same_model(pending.package)
-                    snapshot = _Snapshot.of(pending.remaining, self._manifest)
-                    (forgotten,) = pending.commit()
-                    self._snapshot = snapshot
-            except UnknownClassError:
-                gone = self._forgotten_by_another(class_id_or_label)
-                if gone is None:
-                    raise
-                return gone
-            return forgotten
+        return self._live.forget(class_id_or_label, order)
 
-    def _forgotten_by_another(self, key: str) -> Forgotten | None:
-        """Drop a class from memory that another process has removed from the disk."""
-        started = perf_counter()
-        known = ((each.class_id, each.label) for each in self._snapshot.classes)
-        class_id = find_class(known, key)
-        if class_id is None:
-            return None
-        package = ModelPackage.open(self._directory, verify_files=False)
-        self._require_same_model(package)
-        self._snapshot = _Snapshot.of(package.bundle, self._manifest)
-        size = package.bundle_bytes
-        return Forgotten(class_id, size, size, perf_counter() - started)
-
-    def _require_same_model(self, package: ModelPackage) -> None:
-        if package.manifest_digest != self._manifest_digest:
-            raise PackageError(f"{self._directory} holds another package by now: open it again")
-
-    def _predict(self, sources: "Sequence[ImageSource]", snapshot: _Snapshot) -> list[Prediction]:
+    def _predict(self, sources: "Sequence[ImageSource]", snapshot: Snapshot) -> list[Prediction]:
         return [
             _prediction(row, snapshot.classes)
             for outputs in self._runs(sources, snapshot)
             for row in _softmax(outputs.logits)
         ]
 
-    def _runs(self, sources: "Sequence[ImageSource]", snapshot: _Snapshot) -> Iterator[Outputs]:
+    def _runs(self, sources: "Sequence[ImageSource]", snapshot: Snapshot) -> Iterator[Outputs]:
         for begin in range(0, len(sources), _IMAGES_PER_RUN):
             images = self._preprocessor.batch(sources[begin : begin + _IMAGES_PER_RUN])
             yield self._run(images, snapshot)
 
-    def _run(self, images: NDArray[np.float32], snapshot: _Snapshot) -> Outputs:
+    def _run(self, images: NDArray[np.float32], snapshot: Snapshot) -> Outputs:
         count = len(snapshot.classes)
         for each in self._manifest.class_inputs:
             # The graph would broadcast a tensor of one class over the others without a word.

@@ -25,7 +25,16 @@ from pathlib import Path
 from pfm_edge_runtime._disk import SUFFIX, mapped_errors, replace, sync
 from pfm_edge_runtime.errors import StorageError
 
-__all__ = ["OldBytes", "erase", "finish", "leftovers", "old_bytes", "replace_erasing"]
+__all__ = [
+    "OldBytes",
+    "erase",
+    "erase_dying",
+    "finish",
+    "leftovers",
+    "old_bytes",
+    "replace_erasing",
+    "swap",
+]
 
 _DYING = ".dying"
 _CHUNK = bytes(2**20)
@@ -60,10 +69,31 @@ def replace_erasing(path: Path, data: bytes) -> OldBytes:
             bytes wait under a dying name for the next :func:`finish`.
     """
     finish(path)
-    dying = _dying(path)
+    return erase_dying(path, swap(path, data))
+
+
+def swap(path: Path, data: bytes) -> Path | None:
+    """Replace the contents of ``path`` durably; the old file stays under its dying name.
+
+    Returns:
+        That name; ``None`` if there was no file, or the disk knows no hard links.
+
+    Raises:
+        StorageError: The disk refused, and ``path`` is as it was.
+    """
+    dying = path.with_name(f".{path.name}{_DYING}")
     with mapped_errors(path):
-        has_backup = replace(path, data, backup=dying, confirm_backup=True)
-    return erase(dying) if has_backup else old_bytes("unlinked", path)
+        kept = replace(path, data, backup=dying, confirm_backup=True)
+    return dying if kept else None
+
+
+def erase_dying(path: Path, dying: Path | None) -> OldBytes:
+    """Erase what :func:`swap` kept of ``path``.
+
+    Raises:
+        StorageError: The disk refused; the dying name waits for the next :func:`finish`.
+    """
+    return old_bytes("unlinked", path) if dying is None else erase(dying)
 
 
 def finish(path: Path) -> OldBytes | None:
@@ -131,10 +161,6 @@ def old_bytes(method: str, path: Path) -> OldBytes:
     if "data=journal" in options:  # ext4 writes the bytes to its journal first
         in_place = False
     return OldBytes(method, kind, in_place)
-
-
-def _dying(path: Path) -> Path:
-    return path.with_name(f".{path.name}{_DYING}")
 
 
 def _overwrite(path: Path) -> None:

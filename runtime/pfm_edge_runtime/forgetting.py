@@ -1,30 +1,46 @@
-"""Forgetting on the device: the bundle is rewritten without a class, durably, or nothing changes.
+"""Forgetting on the device: committed when it returns, and nothing brings the class back.
 
-Owns the order of a forget on disk, and how a class is named. Everything that can fail is done
-before the one step that cannot be half done::
+Owns the order of a forget, and how a class is named::
 
     (forgotten,) = forget_classes(Path("model"), ["daisy"])
-    forgotten.class_id, forgotten.bytes_after
+    forgotten.erased, forgotten.receipt
+
+1. The class is resolved, the device's memory and the package are held.
+2. The tombstone is appended to the ledger and synced. **This is the commit point**: from here on
+   the class is never served again, whatever else fails.
+3. The new bundle is written beside the old and synced; the old one gets its dying name, the
+   directory is synced; the new one is renamed over the old, the directory is synced.
+4. A running model exchanges its tensors right after step 2, and zeroes the old ones when the calls
+   that still read them have ended.
+5. The dying file is overwritten in place, synced and unlinked.
+6. ``erased`` is appended to the ledger; the receipt is a function of that record.
+
+If step 2 fails, nothing changed. If a later one fails, the class is *forgotten, not yet erased*:
+refused from memory, without a receipt, and tried again whenever the package is opened.
 
 No message ever repeats the name that was given: it may be the label of a class that is gone.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from unicodedata import normalize
 
 from pfm_edge_runtime._nearest import nearest
-from pfm_edge_runtime.bundle import Bundle, ClassId
-from pfm_edge_runtime.erasure import replace_erasing
-from pfm_edge_runtime.errors import UnknownClassError
-from pfm_edge_runtime.manifest import BUNDLE_FILE
-from pfm_edge_runtime.package import ModelPackage, require_directory
-from pfm_edge_runtime.store import exclusive
+from pfm_edge_runtime.bundle import ClassId, VerifiedBundle, is_class_id
+from pfm_edge_runtime.errors import StorageError, UnknownClassError
+from pfm_edge_runtime.opening import OpenModel, holding, open_state, settle
+from pfm_edge_runtime.package import PackageFiles
+from pfm_edge_runtime.receipts import make_receipt
+from pfm_edge_runtime.recording import entries_of, erase_and_record, record_tombstones
+from pfm_edge_runtime.state import DeviceState, Order
 
 __all__ = ["Forgotten", "PendingForget", "find_class", "forget_classes", "prepare_forget"]
+
+_LOG = logging.getLogger("pfm_edge_runtime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +48,21 @@ class Forgotten:
     """What became of one class.
 
     Attributes:
-        class_id: The class that was removed.
+        class_id: The class; it is never served again.
+        erased: Whether its bytes are gone from the package; if not, that is tried again whenever
+            the package is opened.
+        receipt: The device's signed statement that they are (a DSSE envelope, JSON); ``None`` as
+            long as they are not.
+        problem: Why they are not; ``None`` if they are.
         bytes_before: Size of the bundle's file before, in bytes.
         bytes_after: And after.
-        seconds: From the request until the new bundle was durable.
+        seconds: From the request until all of it was durable; the commit came earlier.
     """
 
     class_id: ClassId
+    erased: bool
+    receipt: str | None = field(repr=False)
+    problem: str | None
     bytes_before: int
     bytes_after: int
     seconds: float
@@ -48,78 +72,140 @@ class PendingForget:
     """A forget that is ready to be committed; made by :func:`prepare_forget` only.
 
     Attributes:
-        package: The package as it is on disk.
-        class_ids: The classes that will go.
+        files: The package.
+        class_ids: The classes that will go, and those among the named that went before.
         remaining: The bundle that will take the old one's place.
     """
 
     def __init__(
-        self, package: ModelPackage, class_ids: tuple[ClassId, ...], started: float
+        self, model: OpenModel, class_ids: tuple[ClassId, ...], order: Order | None, started: float
     ) -> None:
-        self.package = package
+        self.files = model.files
         self.class_ids = class_ids
-        self.remaining: Bundle = package.bundle.without(class_ids)
-        self._bytes_before = package.bundle_bytes
-        self._data = self.remaining.to_bytes()
+        self._bundle = model.bundle
+        self._going = [each for each in class_ids if each in model.bundle.class_ids]
+        self._entries = entries_of(model.bundle, self._going)
+        self.remaining: VerifiedBundle = model.bundle.without(self._going)
+        self._state = model.state
+        self._order = order
+        self._problem = model.problem
+        self._sizes = [model.bundle_bytes, model.bundle_bytes]
         self._started = started
 
-    def commit(self) -> tuple[Forgotten, ...]:
-        """Replace the bundle on disk; durable when it returns.
+    def commit(self) -> None:
+        """Write the tombstones: when it returns, the classes are forgotten.
 
         Raises:
-            StorageError: The disk refused, and the old bundle is as it was.
+            StorageError: The disk refused, and nothing changed.
         """
-        path = self.package.directory / BUNDLE_FILE
-        replace_erasing(path, self._data)
-        seconds = perf_counter() - self._started
-        return tuple(
-            Forgotten(class_id, self._bytes_before, len(self._data), seconds)
-            for class_id in self.class_ids
+        if self._entries:
+            record_tombstones(self._state, self.remaining, self._entries, self._order)
+
+    def erase(self) -> tuple[Forgotten, ...]:
+        """Rewrite the bundle and erase the old one; whatever fails waits for the next open."""
+        if self._entries:
+            try:
+                self._sizes[1] = erase_and_record(
+                    self._state, self.files.bundle_path, self.remaining
+                )
+                self._problem = None
+            except StorageError as error:
+                self._problem = error
+                _LOG.warning("%s: forgotten, not yet erased: %s", self.files.directory, error)
+        return tuple(self._outcome(each) for each in self.class_ids)
+
+    def wipe(self) -> None:
+        """Zero both bundles in memory; nothing can be done with this object afterwards."""
+        self._bundle.wipe()
+        self.remaining.wipe()
+
+    def _outcome(self, class_id: ClassId) -> Forgotten:
+        memory = self._state.memory
+        statement = self.remaining.place.statement
+        waits = {each.class_id for each in memory.pending.get(statement, ())}
+        record = memory.erased(class_id, statement) or memory.erased(class_id)
+        erased = class_id not in waits and record is not None
+        return Forgotten(
+            class_id=class_id,
+            erased=erased,
+            receipt=make_receipt(record, self._state) if erased and record else None,
+            problem=None if erased else str(self._problem or "another package still holds it"),
+            bytes_before=self._sizes[0],
+            bytes_after=self._sizes[1],
+            seconds=perf_counter() - self._started,
         )
 
 
 @contextmanager
-def prepare_forget(directory: str | Path, keys: Sequence[str]) -> Iterator[PendingForget]:
-    """Hold the package, find the classes and make the new bundle; write nothing yet.
+def prepare_forget(
+    directory: str | Path,
+    keys: Sequence[str],
+    *,
+    state: DeviceState | str | Path | None = None,
+    require_state: bool = False,
+    order: Order | None = None,
+) -> Iterator[PendingForget]:
+    """Hold package and memory, find the classes and make the new bundle; commit nothing yet.
 
     It starts from the bundle on disk, not from one in memory: another process may have forgotten
     a class since, and that class must not come back.
 
     Args:
         directory: The package.
-        keys: Class ids or labels.
+        keys: Class ids or labels; the id of a class that was forgotten before is no error.
+        state: As for ``opening.open_model``.
+        require_state: As for ``opening.open_model``.
+        order: Who asked for it, if that is known.
 
     Raises:
         UnknownClassError: One of them names no class.
         PackageError: The package cannot be read; also ManifestError and BundleError.
-        StorageError: It cannot be locked.
+        StateError: The device's memory is damaged, another device's, or missing where required.
+        StorageError: They cannot be locked.
     """
     started = perf_counter()
-    directory = Path(directory)
-    require_directory(directory)
-    with exclusive(directory):
-        # 1. The package as it is now. The graph may be damaged: that must not stop a forget.
-        package = ModelPackage.open(directory, verify_files=False)
-        # 2. All the classes, before any of them goes.
-        class_ids = _find_all(package.bundle, keys)
-        # 3. The new bundle, in memory.
-        yield PendingForget(package, class_ids, started)
+    # The graph may be damaged: that must not stop a forget.
+    files = PackageFiles.open(directory, verify_files=False)
+    device = open_state(state, require_state=require_state)
+    with holding(files, device):
+        # What a crash left is finished first.
+        model = settle(files, device, require_state=require_state)
+        class_ids = _find_all(model, keys)
+        yield PendingForget(model, class_ids, order, started)
 
 
-def forget_classes(directory: str | Path, keys: Sequence[str]) -> tuple[Forgotten, ...]:
-    """Forget classes of a package: all of them by one replacement of its bundle, or none.
+def forget_classes(
+    directory: str | Path,
+    keys: Sequence[str],
+    *,
+    state: DeviceState | str | Path | None = None,
+    require_state: bool = False,
+    order: Order | None = None,
+) -> tuple[Forgotten, ...]:
+    """Forget classes of a package for good; committed when it returns.
 
     Args:
         directory: The package.
-        keys: Class ids or labels; naming a class twice is no error.
+        keys: Class ids or labels; naming a class twice is no error, nor is one that was forgotten
+            before, by its id: it gets the same receipt.
+        state: As for ``opening.open_model``.
+        require_state: As for ``opening.open_model``.
+        order: Who asked for it, if that is known.
 
     Raises:
-        UnknownClassError: One of them names no class.
-        StorageError: The disk refused, and the old bundle is as it was.
+        UnknownClassError: One of them names no class, and none was forgotten.
+        StorageError: The disk refused, and nothing changed.
         PackageError: The package cannot be read; also ManifestError and BundleError.
+        StateError: As for :func:`prepare_forget`.
     """
-    with prepare_forget(directory, keys) as pending:
-        return pending.commit()
+    with prepare_forget(
+        directory, keys, state=state, require_state=require_state, order=order
+    ) as pending:
+        try:
+            pending.commit()
+            return pending.erase()
+        finally:
+            pending.wipe()
 
 
 def find_class(classes: Iterable[tuple[ClassId, str]], key: str) -> ClassId | None:
@@ -139,10 +225,13 @@ def find_class(classes: Iterable[tuple[ClassId, str]], key: str) -> ClassId | No
     return found.pop() if found else None
 
 
-def _find_all(bundle: Bundle, keys: Sequence[str]) -> tuple[ClassId, ...]:
+def _find_all(model: OpenModel, keys: Sequence[str]) -> tuple[ClassId, ...]:
+    bundle, forgotten = model.bundle, model.state.memory.tombstones
     found: dict[ClassId, None] = {}  # in order, each once
     for number, key in enumerate(keys, start=1):
         class_id = find_class(zip(bundle.class_ids, bundle.labels, strict=True), key)
+        if class_id is None and is_class_id(key) and ClassId(key) in forgotten:
+            class_id = ClassId(key)
         if class_id is None:
             which = f"name {number} of {len(keys)}: " if len(keys) > 1 else ""
             raise UnknownClassError(

@@ -1,7 +1,7 @@
-"""A model package: the directory with the graph, its manifest and the bundle, verified on opening.
+"""A model package: the directory with the graph, its manifest and the bundle, read from disk.
 
-Owns reading packages from disk. What it returns was checked against the manifest, and the bundle
-against both::
+Owns reading packages. What it returns was checked against the manifest, and the bundle against
+both; whom the bundle is from is asked by ``pfm_edge_runtime.opening``, which knows the device::
 
     package = ModelPackage.open(Path("model"))
     package.manifest.attention, package.bundle.labels
@@ -16,8 +16,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from pfm_edge_runtime.bundle import Bundle, BundleLimits, ModelBinding
 from pfm_edge_runtime.digest import digest_of
@@ -25,7 +25,7 @@ from pfm_edge_runtime.errors import BundleError, ManifestError, PackageError
 from pfm_edge_runtime.manifest import BUNDLE_FILE, MANIFEST_FILE, Manifest, Variant
 from pfm_edge_runtime.store import without_waiting
 
-__all__ = ["ModelPackage", "require_directory"]
+__all__ = ["BundleFile", "ModelPackage", "PackageFiles", "require_directory"]
 
 _MAX_MANIFEST_BYTES = 2**20
 _MAX_GRAPH_BYTES = 2**31 - 1  # a protobuf message ends there
@@ -34,29 +34,47 @@ _COPY_AGAIN = "copy the package again from where it was exported"
 
 
 @dataclass(frozen=True, slots=True)
-class ModelPackage:
-    """A package whose parts fit together.
+class BundleFile:
+    """The bytes of a bundle, read into private memory.
+
+    Attributes:
+        path: Where it lies.
+        data: The whole file.
+        identity: What tells the file that was read from one that took its place.
+    """
+
+    path: Path
+    data: bytearray
+    identity: tuple[int, ...]
+
+    def was_replaced(self) -> bool:
+        """Tell whether another file has that name by now, or none."""
+        try:
+            return _identity(os.stat(self.path)) != self.identity  # noqa: PTH116 (beside os.fstat)
+        except OSError:
+            return True
+
+
+@dataclass(frozen=True, slots=True)
+class PackageFiles:
+    """The files of a package but for its bundle; they fit together.
 
     Attributes:
         directory: Where it lies.
         manifest: What it says about its graph.
         manifest_digest: ``"sha256:…"`` of the bytes of ``manifest.json``.
-        bundle: The classes known now.
-        bundle_bytes: Size of the bundle's file, in bytes.
     """
 
     directory: Path
     manifest: Manifest
     manifest_digest: str
-    bundle: Bundle
-    bundle_bytes: int
 
     @classmethod
-    def open(cls, directory: str | Path, *, verify_files: bool = True) -> "ModelPackage":
-        """Open a package and verify it.
+    def open(cls, directory: str | Path, *, verify_files: bool = True) -> "PackageFiles":
+        """Open a package's files and verify them.
 
-        The bundle's own verification has the numbers of its specification (``bundle``); the
-        package's part of its step 4, that manifest, files and bundle belong together, is here.
+        This is the package's part of step 4 of a bundle's verification (``bundle``): that
+        manifest, files and bundle belong together.
 
         Args:
             directory: The package.
@@ -67,7 +85,6 @@ class ModelPackage:
         Raises:
             PackageError: Something is missing, unreadable or altered.
             ManifestError: ``manifest.json`` breaks the format.
-            BundleError: The bundle breaks the format, or belongs to another package.
         """
         directory = Path(directory)
         require_directory(directory)
@@ -78,15 +95,39 @@ class ModelPackage:
             manifest = Manifest.from_bytes(data)
         except ManifestError as error:
             raise ManifestError(f"{path}: {error}; {_COPY_AGAIN}") from error
-        digest = digest_of(data)
         # Step 4.2: the package's files match it.
         if verify_files:
             for name, expected in manifest.files.items():
                 _require_digest(directory / name, expected)
-        # Steps 1 to 9: the bundle is well formed, and issued for this manifest.
-        binding = ModelBinding(manifest.model_id, digest, manifest.bundle_inputs)
-        bundle, size = _open_bundle(directory, binding)
-        return cls(directory, manifest, digest, bundle, size)
+        return cls(directory, manifest, digest_of(data))
+
+    @property
+    def binding(self) -> ModelBinding:
+        """What a bundle must say to be for this package."""
+        return ModelBinding(
+            self.manifest.model_id, self.manifest_digest, self.manifest.bundle_inputs
+        )
+
+    @property
+    def bundle_path(self) -> Path:
+        """Where the bundle lies."""
+        return self.directory / BUNDLE_FILE
+
+    def read_bundle(self) -> BundleFile:
+        """Read the bundle's bytes; nobody has verified them yet.
+
+        Raises:
+            PackageError: The file is missing, unreadable, a link, or too large.
+        """
+        path, most = self.bundle_path, BundleLimits().max_file_bytes
+        with _opened(path, follow_links=False) as file:
+            status = os.fstat(file.fileno())
+            if status.st_size > most:
+                raise _too_large(path, most)
+            data = bytearray(status.st_size)
+            if file.readinto(data) != len(data) or file.read(1):
+                raise PackageError(f"{path} changes while it is read: try again")
+        return BundleFile(path, data, _identity(status))
 
     def dynamic_variant(self) -> Variant:
         """Return the first graph whose class axis is dynamic.
@@ -114,6 +155,57 @@ class ModelPackage:
         return data
 
 
+@dataclass(frozen=True, slots=True)
+class ModelPackage:
+    """A package with a well-formed bundle that was issued for it; by whom is not asked.
+
+    Attributes:
+        files: Everything but the bundle.
+        bundle: The classes in it.
+        bundle_bytes: Size of the bundle's file, in bytes.
+    """
+
+    files: PackageFiles
+    bundle: Bundle
+    bundle_bytes: int
+
+    @classmethod
+    def open(cls, directory: str | Path, *, verify_files: bool = True) -> "ModelPackage":
+        """Open a package and verify that its parts fit together.
+
+        Args:
+            directory: The package.
+            verify_files: As for :meth:`PackageFiles.open`.
+
+        Raises:
+            PackageError: Something is missing, unreadable or altered.
+            ManifestError: ``manifest.json`` breaks the format.
+            BundleError: The bundle breaks the format, or belongs to another package.
+        """
+        files = PackageFiles.open(directory, verify_files=verify_files)
+        file = files.read_bundle()
+        try:
+            bundle = Bundle.from_bytes(file.data, binding=files.binding)
+        except BundleError as error:
+            raise type(error)(f"{file.path}: {error}") from error
+        return cls(files, bundle, len(file.data))
+
+    @property
+    def directory(self) -> Path:
+        """Where it lies."""
+        return self.files.directory
+
+    @property
+    def manifest(self) -> Manifest:
+        """What it says about its graph."""
+        return self.files.manifest
+
+    @property
+    def manifest_digest(self) -> str:
+        """``"sha256:…"`` of the bytes of ``manifest.json``."""
+        return self.files.manifest_digest
+
+
 def require_directory(directory: Path) -> None:
     """Require that there is a directory that might be a package.
 
@@ -125,17 +217,6 @@ def require_directory(directory: Path) -> None:
             f"{directory} is no model package: there is no such directory; "
             "make one with pfm-edge export"
         )
-
-
-def _open_bundle(directory: Path, binding: ModelBinding) -> tuple[Bundle, int]:
-    """Read the bundle into private memory and verify it; also return its size in bytes."""
-    path = directory / BUNDLE_FILE
-    limits = BundleLimits()
-    data = _read(path, limits.max_file_bytes, follow_links=False)
-    try:
-        return Bundle.from_bytes(data, limits=limits, binding=binding), len(data)
-    except BundleError as error:
-        raise type(error)(f"{path}: {error}; copy the bundle again from the export") from error
 
 
 def _require_digest(path: Path, expected: str) -> None:
@@ -151,17 +232,22 @@ def _altered(path: Path) -> PackageError:
     return PackageError(f"{path} is not the file that {MANIFEST_FILE} lists: {_COPY_AGAIN}")
 
 
-def _read(path: Path, max_bytes: int, *, follow_links: bool = True) -> bytes:
-    with _opened(path, follow_links=follow_links) as file:
+def _read(path: Path, most: int) -> bytes:
+    with _opened(path, follow_links=True) as file:
         # One byte more than allowed tells, even if the file grows meanwhile.
-        data = file.read(max_bytes + 1) if _size(file) <= max_bytes else None
-    if data is None or len(data) > max_bytes:
-        raise PackageError(f"{path} is larger than {max_bytes} bytes: {_COPY_AGAIN}")
+        small = os.fstat(file.fileno()).st_size <= most
+        data = file.read(most + 1) if small else None
+    if data is None or len(data) > most:
+        raise _too_large(path, most)
     return data
 
 
+def _too_large(path: Path, most: int) -> PackageError:
+    return PackageError(f"{path} is larger than {most} bytes: {_COPY_AGAIN}")
+
+
 @contextmanager
-def _opened(path: Path, *, follow_links: bool) -> Iterator[BinaryIO]:
+def _opened(path: Path, *, follow_links: bool) -> Iterator[BufferedReader]:
     """Open a regular file; a pipe or a device would make the reader wait, or never end.
 
     The bundle is not opened through a link: to forget is to rewrite it, and the file that the
@@ -180,5 +266,6 @@ def _opened(path: Path, *, follow_links: bool) -> Iterator[BinaryIO]:
         raise PackageError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _size(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_size
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """Device, number, time and size: a number alone is given to a new file again."""
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

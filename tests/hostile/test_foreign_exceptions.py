@@ -70,7 +70,7 @@ def test_whatever_the_disk_says_while_a_package_is_read(
 
     def read() -> None:
         package = ModelPackage.open(tiny.directory)
-        package.read_graph(package.dynamic_variant())
+        package.files.read_graph(package.files.dynamic_variant())
 
     with fault.injected(code), pytest.raises(PackageError) as caught:
         read()

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pfm_edge_runtime.bundle import Bundle, ClassId, Entry, write_tensors
 from pfm_edge_runtime.digest import digest_of
+from pfm_edge_runtime.keys import SigningKey
 from pfm_edge_runtime.manifest import (
     ClassInput,
     ImageInput,
@@ -93,21 +94,30 @@ def entries(labels: Sequence[str] = LABELS) -> list[Entry]:
     ]
 
 
-def build_bundle(manifest: bytes, labels: Sequence[str] = LABELS) -> Bundle:
+def build_bundle(
+    manifest: bytes,
+    labels: Sequence[str] = LABELS,
+    *,
+    sequence: int = 1,
+    issued_at: datetime = ISSUED_AT,
+    key: SigningKey | None = None,
+) -> Bundle:
     """Issue the bundle of these classes for a manifest."""
-    return Bundle.build(
-        model_id=MODEL_ID,
+    bundle = Bundle.build(
+        model_id=Manifest.from_bytes(manifest).model_id if manifest != b"{}" else MODEL_ID,
         manifest_digests=[digest_of(manifest)],
         inputs=INPUTS,
         entries=entries(labels),
-        issued_at=ISSUED_AT,
+        issued_at=issued_at,
+        sequence=sequence,
     )
+    return bundle if key is None else bundle.signed_by(key)
 
 
-def tiny_manifest(files: Mapping[str, bytes]) -> Manifest:
+def tiny_manifest(files: Mapping[str, bytes], model_id: ModelId = MODEL_ID) -> Manifest:
     """Return the manifest of a package with these files."""
     return Manifest(
-        model_id=MODEL_ID,
+        model_id=model_id,
         attention="prefix",
         image=IMAGE,
         class_inputs=CLASS_INPUTS,
@@ -119,7 +129,13 @@ def tiny_manifest(files: Mapping[str, bytes]) -> Manifest:
 
 
 def write_tiny_package(
-    directory: Path, *, classes: int = len(LABELS), graph: bytes | None = None
+    directory: Path,
+    *,
+    classes: int = len(LABELS),
+    graph: bytes | None = None,
+    model_id: ModelId = MODEL_ID,
+    sequence: int = 1,
+    key: SigningKey | None = None,
 ) -> TinyPackage:
     """Write a whole package that knows the first labels; ``graph`` replaces the real one."""
     directory.mkdir(parents=True)
@@ -127,8 +143,8 @@ def write_tiny_package(
         "backbone.onnx": tiny_graph() if graph is None else graph,
         "golden.safetensors": write_tensors({}, {"purpose": "nothing"}),
     }
-    manifest = tiny_manifest(files)
-    bundle = build_bundle(manifest.to_bytes(), LABELS[:classes])
+    manifest = tiny_manifest(files, model_id)
+    bundle = build_bundle(manifest.to_bytes(), LABELS[:classes], sequence=sequence, key=key)
     files |= {"manifest.json": manifest.to_bytes(), "bundle.safetensors": bundle.to_bytes()}
     for name, data in files.items():
         (directory / name).write_bytes(data)

@@ -14,7 +14,14 @@ from typing import TypeAlias
 
 from pfm_edge_runtime.errors import ImageError
 
-__all__ = ["Commands", "add_command", "add_image_arguments", "batches", "find_images"]
+__all__ = [
+    "Commands",
+    "add_command",
+    "add_image_arguments",
+    "add_state_arguments",
+    "batches",
+    "find_images",
+]
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -38,6 +45,7 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="directory of the model package")
+    add_state_arguments(parser)
     parser.add_argument("--json", action="store_true", help="write JSON, for programs")
     # SUPPRESS: a --debug before the command must survive the command's own default.
     parser.add_argument(
@@ -48,6 +56,21 @@ def add_command(
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def add_state_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare where the device's memory is, and whether it must be there."""
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="the device's memory (default: $PFM_EDGE_STATE, or the system's place for it)",
+    )
+    parser.add_argument(
+        "--require-state",
+        action="store_true",
+        help="refuse to trust on first use: the memory must be there and say whom to trust",
+    )
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:

@@ -25,9 +25,14 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from pfm_edge_runtime.package import ModelPackage
+    from pfm_edge_runtime.opening import open_model
 
-    bundle = ModelPackage.open(arguments.model, verify_files=False).bundle
+    bundle = open_model(
+        arguments.model,
+        state=arguments.state,
+        require_state=arguments.require_state,
+        verify_files=False,
+    ).bundle
     classes = list(zip(bundle.class_ids, bundle.labels, strict=True))
     if arguments.json:
         rows = [{"class_id": class_id, "label": label} for class_id, label in classes]

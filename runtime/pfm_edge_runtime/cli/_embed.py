@@ -47,7 +47,12 @@ def _run(arguments: argparse.Namespace) -> None:
     from pfm_edge_runtime.store import write_atomic
 
     files = find_images(arguments.images)
-    model = Classifier.open(arguments.model, threads=arguments.threads)
+    model = Classifier.open(
+        arguments.model,
+        state=arguments.state,
+        require_state=arguments.require_state,
+        threads=arguments.threads,
+    )
     found = []
     with Progress("embedded", len(files)) as progress:
         for batch in batches(files):

@@ -1,17 +1,24 @@
 """``pfm-device forget``: remove classes for good."""
 
 import argparse
+import json
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pfm_edge_runtime.cli._arguments import Commands, add_command
 from pfm_edge_runtime.cli._output import note, write_json, write_row
-from pfm_edge_runtime.errors import ConfigError
+from pfm_edge_runtime.errors import ConfigError, ErasurePendingError
+
+if TYPE_CHECKING:
+    from pfm_edge_runtime.forgetting import Forgotten
 
 __all__ = ["add_to"]
 
 _EXAMPLE = """\
   pfm-device forget model/ 0f5c2a9be1d84c6f93a7d0e25b18c47a
   pfm-device forget model/ - < labels.txt
+  pfm-device receipts show 0f5c2a9be1d84c6f93a7d0e25b18c47a
 """
 _STANDARD_INPUT = "-"
 _WARNING = (
@@ -25,7 +32,7 @@ def add_to(commands: Commands) -> None:
     parser = add_command(
         commands,
         "forget",
-        "Forget classes: the bundle is rewritten without them, durably, all or none.",
+        "Forget classes for good: nothing brings them back, and each gets a signed receipt.",
         _EXAMPLE,
         _run,
     )
@@ -35,11 +42,17 @@ def add_to(commands: Commands) -> None:
         metavar="CLASS",
         help="class id or label; a single - reads one per line from standard input",
     )
+    parser.add_argument(
+        "--order",
+        metavar="ID",
+        help="who asked: a number or random id that the receipt repeats, nobody's words",
+    )
 
 
 def _run(arguments: argparse.Namespace) -> None:
     from pfm_edge_runtime.bundle import is_class_id
     from pfm_edge_runtime.forgetting import forget_classes
+    from pfm_edge_runtime.state import Order
 
     names: list[str] = arguments.names
     if names == [_STANDARD_INPUT]:
@@ -48,17 +61,48 @@ def _run(arguments: argparse.Namespace) -> None:
         raise ConfigError("- stands for standard input: give it alone, or name the classes")
     elif not all(is_class_id(name) for name in names):
         note(_WARNING)
-    forgotten = forget_classes(arguments.model, names)
-    before, after = forgotten[0].bytes_before, forgotten[0].bytes_after
-    seconds = forgotten[0].seconds
+    forgotten = forget_classes(
+        arguments.model,
+        names,
+        state=arguments.state,
+        require_state=arguments.require_state,
+        order=None if arguments.order is None else Order(arguments.order),
+    )
     if arguments.json:
-        rows = [{"class_id": each.class_id} for each in forgotten]
-        sizes = {"bytes_before": before, "bytes_after": after, "seconds": seconds}
-        write_json({"forgotten": rows, **sizes})
-        return
+        write_json(_as_json(forgotten))
+    else:
+        _write_lines(forgotten)
+    if waiting := [each for each in forgotten if not each.erased]:
+        raise ErasurePendingError(
+            f"{len(waiting)} of {len(forgotten)} forgotten, not yet erased: {waiting[0].problem}"
+        )
+
+
+def _as_json(forgotten: "Sequence[Forgotten]") -> dict[str, object]:
+    return {
+        "forgotten": [
+            {
+                "class_id": each.class_id,
+                "erased": each.erased,
+                "receipt": None if each.receipt is None else json.loads(each.receipt),
+            }
+            for each in forgotten
+        ],
+        "bytes_before": forgotten[0].bytes_before,
+        "bytes_after": forgotten[0].bytes_after,
+        "seconds": forgotten[0].seconds,
+    }
+
+
+def _write_lines(forgotten: "Sequence[Forgotten]") -> None:
     for each in forgotten:
-        write_row(f"forgotten: {each.class_id}")
-    write_row(f"bundle: {before} bytes before, {after} after; durable in {seconds * 1000:.1f} ms")
+        outcome = "erased, with a receipt" if each.erased else "refused, not yet erased"
+        write_row(f"forgotten: {each.class_id} ({outcome})")
+    first = forgotten[0]
+    write_row(
+        f"bundle: {first.bytes_before} bytes before, {first.bytes_after} after; "
+        f"durable in {first.seconds * 1000:.1f} ms"
+    )
 
 
 def _read_names() -> list[str]:

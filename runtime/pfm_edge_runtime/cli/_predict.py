@@ -36,7 +36,12 @@ def _run(arguments: argparse.Namespace) -> None:
     from pfm_edge_runtime.classifier import Classifier
 
     files = find_images(arguments.images)
-    model = Classifier.open(arguments.model, threads=arguments.threads)
+    model = Classifier.open(
+        arguments.model,
+        state=arguments.state,
+        require_state=arguments.require_state,
+        threads=arguments.threads,
+    )
     rows: list[dict[str, object]] = []
     with Progress("predicted", len(files)) as progress:
         for batch in batches(files):

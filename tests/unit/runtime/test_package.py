@@ -37,7 +37,7 @@ def test_opens_what_fits_together(tiny: TinyPackage) -> None:
     assert package.manifest_digest == digest_of(tiny.manifest.to_bytes())
     assert package.bundle.to_bytes() == tiny.bundle.to_bytes()
     assert package.bundle_bytes == tiny.bundle_path.stat().st_size
-    assert package.read_graph(package.dynamic_variant()) == tiny_graph()
+    assert package.files.read_graph(package.files.dynamic_variant()) == tiny_graph()
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_the_graph_may_be_damaged_where_only_the_bundle_matters(tiny: TinyPackag
     package = ModelPackage.open(tiny.directory, verify_files=False)
     assert len(package.bundle) == len(LABELS)
     with pytest.raises(PackageError, match="is not the file"):
-        package.read_graph(package.dynamic_variant())
+        package.files.read_graph(package.files.dynamic_variant())
 
 
 def test_a_manifest_that_breaks_the_format(tiny: TinyPackage) -> None:

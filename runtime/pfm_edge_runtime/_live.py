@@ -1,0 +1,157 @@
+"""The classes of a running model: they follow the device's memory, whoever writes to it.
+
+Owns when a running model exchanges its tensors. Every call asks the ledger whether it moved, which
+is one ``stat``; if it did, the call that notices brings the tensors up to date before it reads
+them. A forget of this process takes the same way, with the new tensors made beforehand, so that no
+call waits for the disk::
+
+    live = LiveClasses(open_model(Path("model")))
+    with live.use() as snapshot:
+        backend.run(images, snapshot.tensors)
+    live.forget("daisy")
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+from pfm_edge_runtime._snapshot import ClassInfo, Held, Snapshot
+from pfm_edge_runtime.bundle import ClassId, StatementDigest
+from pfm_edge_runtime.errors import PackageError, PfmEdgeError, StateError, UnknownClassError
+from pfm_edge_runtime.forgetting import Forgotten, find_class, prepare_forget
+from pfm_edge_runtime.opening import OpenModel, read_verified
+from pfm_edge_runtime.state import Memory, Order
+
+__all__ = ["LiveClasses"]
+
+_LOG = logging.getLogger("pfm_edge_runtime")
+
+
+class LiveClasses:
+    """The tensors that calls read now, and the ledger that they follow."""
+
+    def __init__(self, model: OpenModel) -> None:
+        self._files = model.files
+        self._device = model.state
+        self._held = Held(Snapshot.of(model.bundle, model.files.manifest))
+        model.bundle.wipe()
+        self._number = model.state.memory.number
+        self._prepared: Snapshot | None = None
+        self._behind = False
+        self._catching_up = Lock()  # never held while the disk is written
+        self._forgetting = Lock()  # one forget of this process at a time; calls never wait for it
+        self._complained = ""
+
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]:
+        """The classes known now, ascending by class id."""
+        self._follow()
+        return self._held.current.classes
+
+    @contextmanager
+    def use(self) -> Iterator[Snapshot]:
+        """Read the classes known now; the tensors stay as they are until the block ends."""
+        self._follow()
+        with self._held.use() as snapshot:
+            yield snapshot
+
+    def forget(self, key: str, order: Order | None) -> Forgotten:
+        """Forget a class: see ``Classifier.forget``."""
+        with self._forgetting:
+            known = ((each.class_id, each.label) for each in self._held.current.classes)
+            # Before another process's forget of that very class takes its label from us.
+            class_id = find_class(known, key)
+            try:
+                return self._forget(key, order)
+            except UnknownClassError:
+                if class_id is None or class_id == key:
+                    raise
+                return self._forget(class_id, order)
+
+    def _forget(self, key: str, order: Order | None) -> Forgotten:
+        with prepare_forget(
+            self._files.directory, [key], state=self._device.directory, order=order
+        ) as pending:
+            if pending.files.manifest_digest != self._files.manifest_digest:
+                raise PackageError(
+                    f"{self._files.directory} holds another package by now: open it again"
+                )
+            self._prepared = Snapshot.of(pending.remaining, self._files.manifest)
+            try:
+                pending.commit()
+                self._follow()  # the exchange: from here on no call sees the class
+            finally:
+                self._prepared = None
+            try:
+                (forgotten,) = pending.erase()
+            finally:
+                pending.wipe()
+        return forgotten
+
+    def _follow(self) -> None:
+        """Bring the tensors up to date if the ledger moved.
+
+        ``_behind`` covers the time in which the memory is read already and the tensors are not
+        exchanged yet. It is read after the ledger: whoever finds both at rest finds the exchange
+        done.
+        """
+        if not self._device.moved() and not self._behind:
+            return
+        with self._catching_up:
+            if not self._device.moved():
+                return
+            self._behind = True
+            try:
+                self._catch_up()
+            finally:
+                self._behind = False
+
+    def _catch_up(self) -> None:
+        try:
+            memory = self._device.refresh()
+        except StateError as error:
+            self._complain(error)  # the ledger is damaged or gone: what is in memory stays true
+            return
+        current, prepared = self._held.current, self._prepared
+        gone = {each.class_id for each in current.classes if each.class_id in memory.tombstones}
+        if self._must_read(memory, current):
+            fresh = self._read(gone)
+        elif not gone:
+            return
+        elif prepared is not None and _are_the_same(prepared, current, gone):
+            fresh = prepared
+        else:
+            fresh = current.without(gone, self._files.manifest)
+        self._held.exchange(fresh)
+        self._number = memory.number
+
+    def _must_read(self, memory: Memory, current: Snapshot) -> bool:
+        """Tell whether the disk knows something that memory alone does not say.
+
+        Another bundle was installed, or a tombstone that could not be made durable was taken back.
+        """
+        floor = memory.floors.get(self._files.manifest.model_id)
+        other: StatementDigest | None = None if floor is None else floor.statement
+        return other != current.statement or memory.number < self._number
+
+    def _read(self, gone: set[ClassId]) -> Snapshot:
+        """Read the bundle again; keep the old one, less what was forgotten, if that fails."""
+        try:
+            bundle = read_verified(self._files, self._device).bundle
+        except PfmEdgeError as error:
+            self._complain(error)
+            return self._held.current.without(gone, self._files.manifest)
+        snapshot = Snapshot.of(bundle, self._files.manifest)
+        bundle.wipe()
+        return snapshot
+
+    def _complain(self, error: PfmEdgeError) -> None:
+        if str(error) != self._complained:  # once, not at every call
+            self._complained = str(error)
+            _LOG.warning("%s: goes on with what it knows: %s", self._files.directory, error)
+
+
+def _are_the_same(prepared: Snapshot, current: Snapshot, gone: set[ClassId]) -> bool:
+    kept = [each for each in current.classes if each.class_id not in gone]
+    return prepared.statement == current.statement and list(prepared.classes) == kept

@@ -1,0 +1,254 @@
+"""Opening a package on a device: verified against the device's memory, and put in order.
+
+Owns where package and memory meet. Whatever a crash, a restored backup or a replaced directory
+left, an open ends with a bundle that this device may use, and with the disk and the ledger saying
+the same::
+
+    model = open_model(Path("model"))
+    model.bundle.labels                  # nothing that was ever forgotten on this device
+
+The order of every step, and why a power cut between any two of them is harmless, is in
+``docs/bundle-format.md`` (verification) and ``pfm_edge_runtime.forgetting`` (forgetting).
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pfm_edge_runtime.bundle import Expectation, VerifiedBundle
+from pfm_edge_runtime.erasure import erase_dying, finish, leftovers, swap
+from pfm_edge_runtime.errors import (
+    BundleError,
+    PackageError,
+    StateError,
+    StateMissingError,
+    StorageError,
+)
+from pfm_edge_runtime.package import BundleFile, PackageFiles
+from pfm_edge_runtime.recording import finish_and_record, record_install
+from pfm_edge_runtime.state import DeviceState, default_state_directory
+from pfm_edge_runtime.store import exclusive
+
+__all__ = [
+    "OpenModel",
+    "holding",
+    "install_bundle",
+    "open_model",
+    "open_state",
+    "read_verified",
+    "settle",
+]
+
+_LOG = logging.getLogger("pfm_edge_runtime")
+_ATTEMPTS = 3  # of a read that another process's forget overtakes
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModel:
+    """A package that this device may use.
+
+    Attributes:
+        files: Everything but the bundle.
+        bundle: The classes known now.
+        bundle_bytes: Size of the bundle's file, in bytes.
+        state: The device's memory.
+        problem: Why a forgotten class is not erased yet; ``None`` if nothing waits.
+    """
+
+    files: PackageFiles
+    bundle: VerifiedBundle
+    bundle_bytes: int
+    state: DeviceState
+    problem: StorageError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What is on the disk, and what the device thinks of it."""
+
+    file: BundleFile
+    bundle: VerifiedBundle
+
+    def is_settled(self, device: DeviceState) -> bool:
+        """Tell whether disk and ledger say the same, and nothing waits to be erased."""
+        statement, memory = self.bundle.place.statement, device.memory
+        return (
+            statement in memory.absences
+            and not self.bundle.purged
+            and not memory.pending.get(statement)
+            and not leftovers(self.file.path)
+        )
+
+
+def open_model(
+    directory: str | Path,
+    *,
+    state: DeviceState | str | Path | None = None,
+    require_state: bool = False,
+    verify_files: bool = True,
+) -> OpenModel:
+    """Open a package: verify it, record it if it is new, and finish what a crash left.
+
+    Nothing is locked or written when there is nothing to do.
+
+    Args:
+        directory: The package.
+        state: The device's memory, or where it is; ``None`` is ``default_state_directory()``.
+        require_state: Whether to refuse rather than to trust on first use.
+        verify_files: As for ``PackageFiles.open``.
+
+    Raises:
+        PackageError: A file is missing, unreadable or altered; also ManifestError.
+        BundleError: The bundle is not one that this device may use.
+        StateError: The device's memory is damaged, another device's, or missing where required.
+        StorageError: The disk refused what must be recorded before the bundle may be used.
+    """
+    files = PackageFiles.open(directory, verify_files=verify_files)
+    device = open_state(state, require_state=require_state)
+    reading = read_verified(files, device, require_state=require_state)
+    if reading.is_settled(device):
+        return OpenModel(files, reading.bundle, len(reading.file.data), device)
+    try:
+        with holding(files, device):
+            return settle(files, device, require_state=require_state)
+    except StorageError as error:
+        if reading.bundle.place.statement not in device.memory.absences:
+            raise
+        _LOG.warning("%s: forgotten, not yet erased: %s", files.directory, error)
+        return OpenModel(files, reading.bundle, len(reading.file.data), device, error)
+
+
+def open_state(state: DeviceState | str | Path | None, *, require_state: bool) -> DeviceState:
+    """Open the device's memory; make one that trusts on first use if there is none.
+
+    Raises:
+        StateMissingError: There is none, and ``require_state`` forbids to make it.
+        StateError: It is damaged, or another device's.
+        StorageError: It cannot be made.
+    """
+    if isinstance(state, DeviceState):
+        return state
+    directory = default_state_directory() if state is None else Path(state)
+    try:
+        return DeviceState.open(directory)
+    except StateMissingError:
+        if require_state:
+            raise
+    return DeviceState.create(directory, trust=None, bind=False)
+
+
+@contextmanager
+def holding(files: PackageFiles, device: DeviceState) -> Iterator[None]:
+    """Hold the device's memory and the package against every other process.
+
+    Raises:
+        StorageError: One of them cannot be locked.
+    """
+    with ExitStack() as held:
+        held.enter_context(device.exclusive())
+        held.enter_context(exclusive(files.directory))
+        yield
+
+
+def read_verified(
+    files: PackageFiles, device: DeviceState, *, require_state: bool = False
+) -> _Reading:
+    """Read the bundle and verify it against the device's memory as it is now.
+
+    The file first, the memory after it: a forget is in the ledger before it is in the file, so a
+    class that the file lacks is one that the memory knows of. A reader that another process
+    overtakes reads once more.
+
+    Raises:
+        PackageError: The file is missing or unreadable.
+        BundleError: The bundle is not one that this device may use.
+        StateError: Nobody has said whom to trust, and ``require_state`` forbids to guess.
+    """
+    for attempt in range(_ATTEMPTS):
+        file = files.read_bundle()
+        device.refresh()
+        expectation = _expectation(files, device, require_state=require_state)
+        try:
+            return _Reading(file, VerifiedBundle.from_bytes(file.data, expectation))
+        except BundleError as error:
+            if attempt + 1 < _ATTEMPTS and (file.was_replaced() or device.moved()):
+                continue
+            raise type(error)(f"{file.path}: {error}", step=error.step) from error
+    raise AssertionError("the last attempt returns or raises")
+
+
+def settle(files: PackageFiles, device: DeviceState, *, require_state: bool = False) -> OpenModel:
+    """Let disk and ledger say the same; hold both (:func:`holding`) for it.
+
+    Raises:
+        BundleError: The bundle is not one that this device may use.
+        StorageError: A new bundle cannot be recorded. What cannot be erased is no error here:
+            the class is refused from memory, and the erasure is tried again at the next open.
+    """
+    reading = read_verified(files, device, require_state=require_state)
+    if reading.bundle.place.statement not in device.memory.absences:
+        # What step 10 took out is still in the file: a tombstone of its own follows.
+        absent = reading.bundle.absent - {digest for _, digest in reading.bundle.purged}
+        record_install(device, reading.bundle, files.directory, absent=absent)
+    problem, size = None, len(reading.file.data)
+    try:
+        size = finish_and_record(device, files.bundle_path, reading.bundle, reading.file.data)
+    except StorageError as error:
+        problem = error
+        _LOG.warning("%s: forgotten, not yet erased: %s", files.directory, error)
+    return OpenModel(files, reading.bundle, size, device, problem)
+
+
+def install_bundle(
+    directory: str | Path,
+    data: bytes,
+    *,
+    state: DeviceState | str | Path | None = None,
+    require_state: bool = False,
+) -> OpenModel:
+    """Put another bundle in the place of a package's, durably, and erase the old one.
+
+    It is verified first, and what is written lacks every class that this device has forgotten.
+    The file comes before its record: a crash in between leaves a bundle that the next open
+    records; the other way round it would leave one that is below its own floor.
+
+    Raises:
+        BundleError: The bundle is not one that this device may use; the old one is as it was.
+        StorageError: The disk refused, and the old bundle is as it was; or the new one is in
+            place, and the next open records it and erases the old one.
+        PackageError: The package is damaged; also ManifestError.
+        StateError: As for :func:`open_model`.
+    """
+    files = PackageFiles.open(directory)
+    device = open_state(state, require_state=require_state)
+    path = files.bundle_path
+    with holding(files, device):
+        expectation = _expectation(files, device, require_state=require_state)
+        bundle = VerifiedBundle.from_bytes(data, expectation)
+        with suppress(BundleError, PackageError):  # of a bundle that is damaged or gone
+            settle(files, device, require_state=require_state)
+        finish(path)
+        dying = swap(path, bundle.to_bytes())
+        if bundle.place.statement not in device.memory.absences:
+            record_install(device, bundle, files.directory, absent=bundle.absent)
+        erase_dying(path, dying)
+        return settle(files, device, require_state=require_state)
+
+
+def _expectation(files: PackageFiles, device: DeviceState, *, require_state: bool) -> Expectation:
+    memory, model_id = device.memory, files.manifest.model_id
+    trust = memory.trust_for(model_id, device.trust)
+    if trust is None and require_state:
+        raise StateError(
+            f"{device.directory} does not say whom to trust for {files.directory}: "
+            "pfm-device init --key ISSUER.pub"
+        )
+    return Expectation(
+        binding=files.binding,
+        trust=trust,
+        floor=memory.floors.get(model_id),
+        tombstones=memory.tombstones.keys(),
+        absences=memory.absences,
+    )
