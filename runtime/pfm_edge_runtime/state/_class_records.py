@@ -17,6 +17,7 @@ from pfm_edge_runtime._strict_json import JsonValue
 from pfm_edge_runtime.bundle import ClassId, EntryDigest, StatementDigest
 from pfm_edge_runtime.digest import is_digest
 from pfm_edge_runtime.erasure import OldBytes
+from pfm_edge_runtime.errors import StateError
 from pfm_edge_runtime.manifest import ModelId
 from pfm_edge_runtime.state._clock import Moment
 from pfm_edge_runtime.state._fields import (

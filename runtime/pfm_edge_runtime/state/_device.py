@@ -22,7 +22,7 @@ from pfm_edge_runtime.state._class_records import TombstoneRecord
 from pfm_edge_runtime.state._clock import Clock, Moment, read_clock
 from pfm_edge_runtime.state._creation import create, new_key, read_key, read_trust, write_trust
 from pfm_edge_runtime.state._file import LedgerFile, UnsettledError
-from pfm_edge_runtime.state._glance import Line, glance
+from pfm_edge_runtime.state._glance import Line, Lines, glance
 from pfm_edge_runtime.state._layout import Layout, locked, refused
 from pfm_edge_runtime.state._ledger import decode, encode_all
 from pfm_edge_runtime.state._machine import machine_digest
@@ -252,7 +252,7 @@ class DeviceState:
             with self._reading:
                 kept = (glance(line[:-1]) for line in lines)
                 self._unsettled = tuple(each for each in kept if each and each.kind in _UNSETTLED)
-                self.memory = self._base_memory().after(self._unsettled)
+                self.memory = self._base_memory().after(Lines.of(self._unsettled))
             raise
         with self._reading:
             if self._file.position == start:  # no other thread was quick enough to read it
@@ -283,9 +283,9 @@ class DeviceState:
                 self._identify(base.identity)
             self._file.accept(contents)
             self._base = base
-            there = {line.digest for line in lines}
+            there = {seen[-1] for seen in lines.seen} if self._unsettled else set()
             self._unsettled = tuple(each for each in self._unsettled if each.digest not in there)
-            self.memory = base.after(self._unsettled) if self._unsettled else base
+            self.memory = base.after(Lines.of(self._unsettled)) if self._unsettled else base
 
     def _identify(self, identity: InitRecord) -> None:
         """Require that the state is this device's; take over its key and whom it trusts."""

@@ -12,6 +12,8 @@ not go on from there is read again from the beginning::
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +25,7 @@ from pfm_edge_runtime.store import without_waiting
 
 __all__ = ["Contents", "LedgerFile", "UnsettledError"]
 
-_MAX_BYTES = 2**30
+_CHUNK_BYTES = 2**17  # half of what a small core's cache holds
 
 
 class UnsettledError(StorageError):
@@ -86,21 +88,21 @@ class LedgerFile:
             StateMissingError: There is no such file.
             StateError: It cannot be read, or it is damaged.
         """
-        start, tail = self.position, self._tail
-        stamp, data = self._bytes_from(start.offset - len(tail))
-        goes_on = self._stamp is not None and stamp[:2] == self._stamp[:2]
-        if start.offset and goes_on and data.startswith(tail):
-            reading = read(data[len(tail) :], start)
-            if not reading.problems:
-                return _contents(reading, stamp, data, tail)
-        stamp, data = self._bytes_from(0)
-        reading = read(data, START)
-        for problem in reading.problems:
+        try:
+            with open(self.path, "rb", buffering=0, opener=without_waiting) as file:
+                found = self._read(file)
+        except FileNotFoundError as error:
+            raise StateMissingError(
+                f"{self.path.parent} holds no device state: make one with pfm-device init"
+            ) from error
+        except OSError as error:
+            raise StateError(f"{self.path} cannot be read: {error.strerror or error}") from error
+        for problem in found.reading.problems:
             raise StateError(
                 f"{self.path}: line {problem.line} (byte {problem.damage.offset}) {problem.what}; "
                 "pfm-device doctor --repair goes on with the records that are intact"
             )
-        return _contents(reading, stamp, data, None)
+        return found
 
     def accept(self, contents: Contents) -> None:
         """Remember that this was read."""
@@ -132,7 +134,7 @@ class LedgerFile:
             raise StorageError(
                 f"{self.path} cannot be written: {error.strerror or error}; nothing changed"
             ) from error
-        return _contents(read(b"".join(lines), start), stamp, lines[-1], b"")
+        return _contents(read(lines, start), stamp, start, b"")
 
     def _append(self, descriptor: int, lines: Sequence[bytes]) -> None:
         end = self.position.offset
@@ -156,30 +158,29 @@ class LedgerFile:
                 ) from error
             raise
 
-    def _bytes_from(self, offset: int) -> tuple[_Stamp, bytes]:
-        offset = max(0, offset)
-        try:
-            with open(self.path, "rb", opener=without_waiting) as file:
-                found = os.fstat(file.fileno())
-                if found.st_size > _MAX_BYTES:
-                    raise StateError(f"{self.path} is longer than {_MAX_BYTES} bytes")
-                file.seek(offset)
-                data = file.read(_MAX_BYTES + 1)
-        except FileNotFoundError as error:
-            raise StateMissingError(
-                f"{self.path.parent} holds no device state: make one with pfm-device init"
-            ) from error
-        except OSError as error:
-            raise StateError(f"{self.path} cannot be read: {error.strerror or error}") from error
-        # Its size is what was read: what was appended since the look is not missed later.
-        return _stamp_of(found)._replace(size=offset + len(data)), data
+    def _read(self, file: FileIO) -> Contents:
+        stamp, start, tail = _stamp_of(os.fstat(file.fileno())), self.position, self._tail
+        if self._stamp is None or stamp[:2] != self._stamp[:2]:
+            start, tail = START, b""
+        file.seek(start.offset - len(tail))
+        if file.read(len(tail)) != tail:
+            start, tail = START, b""
+        file.seek(start.offset)
+        reading = read(iter(partial(file.read, _CHUNK_BYTES), b""), start)
+        if reading.problems and start != START:  # the message names the line from the beginning
+            file.seek(0)
+            start, tail = START, b""
+            reading = read(iter(partial(file.read, _CHUNK_BYTES), b""), start)
+        # The size is what was read: what came after the look at the file is not missed later.
+        return _contents(reading, stamp._replace(size=file.tell()), start, tail)
 
 
 def _stamp_of(found: os.stat_result) -> _Stamp:
     return _Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def _contents(reading: Reading, stamp: _Stamp, data: bytes, before: bytes | None) -> Contents:
-    """Put together what was found; ``data`` ends with the last record and what is torn."""
-    whole = data[: len(data) - reading.torn_bytes]
-    return Contents(reading, before is None, stamp, whole[-TAIL_BYTES:])
+def _contents(reading: Reading, stamp: _Stamp, start: Position, tail: bytes) -> Contents:
+    last = reading.lines.last
+    if last is not None:
+        tail = last.text[1 - TAIL_BYTES :] + b"\n"
+    return Contents(reading, start == START, stamp, tail)

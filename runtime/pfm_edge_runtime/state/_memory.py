@@ -6,10 +6,11 @@ Owns the fold over the ledger's lines. A memory never changes; the next record m
     class_id in memory.tombstones, memory.floors.get(model_id)
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from pfm_edge_runtime.bundle import ClassId, EntryDigest, Place, StatementDigest, TrustedKeys
 from pfm_edge_runtime.errors import StateError
@@ -17,13 +18,13 @@ from pfm_edge_runtime.keys import PublicKey
 from pfm_edge_runtime.manifest import ModelId
 from pfm_edge_runtime.state._class_records import ErasedRecord, TombstoneRecord
 from pfm_edge_runtime.state._fields import public_key_from
-from pfm_edge_runtime.state._glance import ERASED, INSTALL, TOMBSTONE, Line, texts_of
+from pfm_edge_runtime.state._glance import ERASED, INSTALL, TOMBSTONE, Line, Lines, glance, texts_of
 from pfm_edge_runtime.state._ledger import NOTHING, decode
-from pfm_edge_runtime.state._records import InitRecord, InstallRecord, RepairRecord
+from pfm_edge_runtime.state._records import InitRecord, Record, RepairRecord
 
 __all__ = ["Memory"]
 
-_Pair: TypeAlias = tuple[ClassId, StatementDigest]
+_Pair: TypeAlias = tuple[str, str]  # class id and statement
 _NONE: frozenset[EntryDigest] = frozenset()
 
 
@@ -53,12 +54,11 @@ class Memory:
     pins: Mapping[ModelId, frozenset[PublicKey]]
     _came_without: Mapping[StatementDigest, frozenset[EntryDigest]]
     _forgotten: Mapping[StatementDigest, frozenset[EntryDigest]]
-    _open: Mapping[_Pair, Line]
-    _erased: Mapping[_Pair, Line]
-    _first_erased: Mapping[ClassId, Line]
+    _open: Mapping[_Pair, bytes]
+    _erased: Mapping[_Pair, bytes]
 
     @classmethod
-    def of(cls, lines: Iterable[Line]) -> "Memory":
+    def of(cls, lines: Lines) -> "Memory":
         """Fold a whole ledger.
 
         Raises:
@@ -66,7 +66,7 @@ class Memory:
         """
         return _Fold().add(lines).memory()
 
-    def after(self, lines: Iterable[Line]) -> "Memory":
+    def after(self, lines: Lines) -> "Memory":
         """Fold in what was appended.
 
         Raises:
@@ -78,10 +78,10 @@ class Memory:
     def pending(self) -> Mapping[StatementDigest, tuple[TombstoneRecord, ...]]:
         """Tombstones without an ``erased`` record, by statement, in the ledger's order."""
         found: dict[StatementDigest, list[TombstoneRecord]] = {}
-        for (_, statement), line in self._open.items():
-            record = decode(line)
+        for text in self._open.values():
+            record = _decoded(text)
             if isinstance(record, TombstoneRecord):
-                found.setdefault(statement, []).append(record)
+                found.setdefault(record.statement, []).append(record)
         return MappingProxyType({key: tuple(value) for key, value in found.items()})
 
     def erased(
@@ -93,16 +93,18 @@ class Memory:
             class_id: The class.
             statement: Digest of the statement that listed it; ``None`` for any.
         """
-        if statement is None:
-            line = self._first_erased.get(class_id)
-        else:
-            line = self._erased.get((class_id, statement))
-        return None if line is None else _erased(line)
+        for pair, text in self._erased.items():
+            if pair[0] == class_id and statement in {None, pair[1]}:
+                record = _decoded(text)
+                return record if isinstance(record, ErasedRecord) else None
+        return None
 
     def erasures(self) -> Iterator[ErasedRecord]:
         """Yield the first ``erased`` record of each class and statement, in the ledger's order."""
-        for line in self._erased.values():
-            yield _erased(line)
+        for text in self._erased.values():
+            record = _decoded(text)
+            if isinstance(record, ErasedRecord):
+                yield record
 
     def trust_for(self, model_id: ModelId, managed: TrustedKeys | None) -> TrustedKeys | None:
         """Return whose signatures count for a model.
@@ -125,31 +127,43 @@ class _Fold:
 
     def __init__(self, base: Memory | None = None) -> None:
         self.base = base
-        self.number = 0 if base is None else base.number
         self.identity = None if base is None else base.identity
-        self.tombstones = {} if base is None else dict(base.tombstones)
+        self.tombstones: dict[str, int] = {} if base is None else {**base.tombstones}
         self.floors = {} if base is None else dict(base.floors)
         self.pins = {} if base is None else dict(base.pins)
         self.came_without = {} if base is None else dict(base._came_without)
-        self.forgotten: dict[StatementDigest, list[EntryDigest]] = {}
+        self.forgotten: defaultdict[str, list[str]] = defaultdict(list)
         self.open = {} if base is None else dict(base._open)
         self.erased = {} if base is None else dict(base._erased)
-        self.first_erased = {} if base is None else dict(base._first_erased)
         self.last: Line | None = None
 
-    def add(self, lines: Iterable[Line]) -> "_Fold":
-        """Fold in lines, in order."""
-        for line in lines:
-            if line.kind == TombstoneRecord.kind:
-                self._tombstone(line)
-            elif line.kind == ErasedRecord.kind:
-                self._erased(line)
-            elif line.kind == InstallRecord.kind:
-                self._install(line)
+    def add(self, lines: Lines) -> "_Fold":
+        """Fold in lines, in order; those that come by the thousand without a call for each."""
+        tombstones, erased, waiting, forgotten = (
+            self.tombstones,
+            self.erased,
+            self.open,
+            self.forgotten,
+        )
+        for seen, text in zip(lines.seen, lines.texts, strict=True):
+            if seen[0] == "tombstone" and seen[5]:
+                class_id, entry_digest, statement = seen[TOMBSTONE]
+                tombstones.setdefault(class_id, int(seen[1]))
+                forgotten[statement].append(entry_digest)
+                if (class_id, statement) not in erased:
+                    waiting.setdefault((class_id, statement), text)
+            elif seen[0] == "erased" and seen[9]:
+                class_id, entry_digest, statement, number = seen[ERASED]
+                if waiting.pop((class_id, statement), None) is None:
+                    # Another file of the same class, or damage has taken the tombstone.
+                    tombstones.setdefault(class_id, int(number))
+                    forgotten[statement].append(entry_digest)
+                erased.setdefault((class_id, statement), text)
+            elif seen[0] == "install" and seen[15]:
+                self._install(*seen[INSTALL])
             else:
-                self._other(line)
-            self.last = line
-            self.number = max(self.number, line.number)
+                self._other(Line(seen, text))
+        self.last = lines.last
         return self
 
     def memory(self) -> Memory:
@@ -160,15 +174,16 @@ class _Fold:
                 "never forgot a class, remove it and run pfm-device init"
             )
         forgotten = {} if self.base is None else dict(self.base._forgotten)
-        for statement, digests in self.forgotten.items():
-            forgotten[statement] = forgotten.get(statement, _NONE).union(digests)
+        for digest, digests in self.forgotten.items():
+            statement, gone = StatementDigest(digest), cast("list[EntryDigest]", digests)
+            forgotten[statement] = forgotten.get(statement, _NONE).union(gone)
         last = self.last
         return Memory(
-            number=self.number,
+            number=last.number if last else self.base.number if self.base else 0,
             head=last.digest if last else self.base.head if self.base else NOTHING,
             time=last.time if last else self.base.time if self.base else "",
             identity=self.identity,
-            tombstones=MappingProxyType(self.tombstones),
+            tombstones=MappingProxyType(cast("dict[ClassId, int]", self.tombstones)),
             floors=MappingProxyType(self.floors),
             absences=MappingProxyType(
                 {
@@ -181,29 +196,11 @@ class _Fold:
             _forgotten=forgotten,
             _open=self.open,
             _erased=self.erased,
-            _first_erased=self.first_erased,
         )
 
-    def _tombstone(self, line: Line) -> None:
-        class_id, entry_digest, statement = _seen(line, TOMBSTONE)
-        pair = ClassId(class_id), StatementDigest(statement)
-        self.tombstones.setdefault(pair[0], line.number)
-        self.forgotten.setdefault(pair[1], []).append(EntryDigest(entry_digest))
-        if pair not in self.erased:
-            self.open.setdefault(pair, line)
-
-    def _erased(self, line: Line) -> None:
-        class_id, entry_digest, statement, tombstone = _seen(line, ERASED)
-        pair = ClassId(class_id), StatementDigest(statement)
-        # It implies the tombstone, should damage have taken that.
-        self.tombstones.setdefault(pair[0], int(tombstone))
-        self.forgotten.setdefault(pair[1], []).append(EntryDigest(entry_digest))
-        self.open.pop(pair, None)
-        self.erased.setdefault(pair, line)
-        self.first_erased.setdefault(pair[0], line)
-
-    def _install(self, line: Line) -> None:
-        absent, epoch, model, sequence, signers, digest = _seen(line, INSTALL)
+    def _install(
+        self, absent: str, epoch: str, model: str, sequence: str, signers: str, digest: str
+    ) -> None:
         statement, model_id = StatementDigest(digest), ModelId(model)
         place = Place(int(epoch), int(sequence), statement)
         floor = self.floors.get(model_id)
@@ -224,23 +221,10 @@ class _Fold:
             # A lost tombstone would make the bundle without its class look tampered with. What
             # each statement came without is learnt once more; floors and tombstones stay.
             self.came_without.clear()
+        else:
+            raise StateError(f"record {line.number} cannot be used: it is not spelt as we spell it")
 
 
-def _erased(line: Line) -> ErasedRecord:
-    record = decode(line)
-    if not isinstance(record, ErasedRecord):
-        raise StateError(f"record {line.number} is of kind {line.kind}")
-    return record
-
-
-def _seen(line: Line, where: slice) -> tuple[str, ...]:
-    """Return the fields that a glance saw.
-
-    Raises:
-        StateError: The line is spelt in a way that no version of this program writes.
-    """
-    found = line.seen[where]
-    if not found[-1]:
-        decode(line)
-        raise StateError(f"record {line.number} cannot be used: it is not spelt as we spell it")
-    return found
+def _decoded(text: bytes) -> Record | None:
+    line = glance(text)
+    return None if line is None else decode(line)
