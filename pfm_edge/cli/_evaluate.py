@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pfm_edge.cli._console import bar, print_json, print_table, say, table
+from pfm_edge.cli._forget import finish_run
 from pfm_edge.cli._train import open_data
 
 if TYPE_CHECKING:
@@ -43,21 +44,23 @@ def _selected(path: Path) -> Path:
 def evaluate_with_bar(path: Path) -> "EvaluationReport":
     """Evaluate a run with a progress bar, and keep the report in the run."""
     from pfm_edge.evaluation import evaluate
-    from pfm_edge.training import Run, load_model
+    from pfm_edge.training import Run, in_use, load_model
     from pfm_edge_runtime.store import write_atomic
 
+    finish_run(path)
     run = Run.open(path)
-    model = load_model(run)
-    data = open_data(run.config)
-    with bar("evaluate") as update:
+    with in_use(path), bar("evaluate") as update:
+        run.require_current(least=2)
+        model = load_model(run)
+        data = open_data(run.config).only(run.labels)
         report = evaluate(
             model,
             data.test,
             seed=run.config.seed,
             progress=lambda done, total: update(done, total, "passes"),
         )
-    document = json.dumps(report.as_dict(), indent=2) + "\n"
-    write_atomic(path / "evaluation.json", document.encode())
+        document = json.dumps(report.as_dict(), indent=2) + "\n"
+        write_atomic(path / "evaluation.json", document.encode())
     return report
 
 

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from pfm_edge.cli._console import print_json, say, stages
+from pfm_edge.cli._forget import finish_run
+from pfm_edge.cli._keys import KeyOption, PassphraseFile, load_signers
 
 __all__ = ["export_command", "verify_command"]
 
@@ -13,6 +15,8 @@ __all__ = ["export_command", "verify_command"]
 def export_command(
     run: Annotated[Path, typer.Argument(help="A run directory of pfm-edge train.")],
     out: Annotated[Path, typer.Option(help="The model package to write.")] = Path("model"),
+    key: KeyOption = None,
+    passphrase_file: PassphraseFile = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the package that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -21,17 +25,23 @@ def export_command(
     The graph is compared with torch over batches 1, 2, 5 and classes 1, 2, 7 and all; a package
     that differs by more than 1e-4 is not written.
 
-    Example: pfm-edge export runs/digits --out model
+    Example: pfm-edge export runs/digits --out model --key issuer.pem
     """
     from pfm_edge.publishing import export_run
     from pfm_edge.training import Run
 
+    signers = load_signers(key, passphrase_file)
+    finish_run(run)
     with stages("export") as stage:
-        report = export_run(Run.open(run), out, overwrite=overwrite, progress=stage)
+        exported = export_run(
+            Run.open(run), out, signers=signers, overwrite=overwrite, progress=stage
+        )
     if as_json:
-        print_json(report.as_dict())
-    else:
-        say(report.summary())
+        print_json(exported.as_dict())
+        return
+    say(exported.summary())
+    if not signers:
+        say("not signed: a device that trusts keys refuses it; pfm-edge bundle sign adds one")
 
 
 def verify_command(

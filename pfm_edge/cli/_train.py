@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pfm_edge.cli._console import bar, print_json, say
+from pfm_edge.cli._forget import finish_run
 
 if TYPE_CHECKING:
     from pfm_edge.config import Config
@@ -28,6 +29,10 @@ def train_command(
             "--set", metavar="KEY=VALUE", help="Override a key, such as training.epochs=5."
         ),
     ] = None,
+    registry: Annotated[
+        Path | None,
+        typer.Option(help="A class registry that runs share; the run's own by default."),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Continue the run from its checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the run that is there.")] = False,
     as_json: Annotated[
@@ -44,10 +49,15 @@ def train_command(
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     parsed = load_config(config, tuple(set_ or ()))
+    if registry is not None:
+        parsed = parsed.model_copy(update={"registry": registry})
     path = out or Path("runs") / config.stem
+    if resume:
+        finish_run(path)
     data = open_data(parsed)
     if resume:
         run = Run.resume(path, parsed, data.labels)
+        data = _known_to(run, data)
     else:
         run = start_run(path, parsed, data, overwrite=overwrite)
     step = train_with_bar(run, data)
@@ -103,6 +113,14 @@ def train_with_bar(run: "Run", data: "ClassificationData") -> int:
             update(event.step, event.total_steps, f"loss {event.loss:.3f} {note}")
 
         return train(run, data, progress=show)
+
+
+def _known_to(run: "Run", data: "ClassificationData") -> "ClassificationData":
+    """Leave out the images of classes that the run has forgotten, and say so."""
+    left_out = len(data.labels) - len(run.classes)
+    if left_out:
+        say(f"{run.path}: {left_out} classes of the data were forgotten; their images are left out")
+    return data.only(run.labels)
 
 
 def _figures(record: dict[str, float]) -> str:

@@ -3,14 +3,16 @@
 redact(Path("model"), {class_id})
 """
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
+from pfm_edge._reading import read_whole
 from pfm_edge_runtime.bundle import Bundle, BundleLimits, ClassId
 from pfm_edge_runtime.erasure import finish, replace_erasing
 from pfm_edge_runtime.errors import BundleError, PackageError
 from pfm_edge_runtime.manifest import BUNDLE_FILE
-from pfm_edge_runtime.store import exclusive, without_waiting
+from pfm_edge_runtime.store import exclusive
 
 __all__ = ["redact"]
 
@@ -56,12 +58,8 @@ def _redact(package: Path, gone: Collection[ClassId]) -> None:
 
 
 def _read(path: Path) -> bytes | None:
-    try:
-        if path.is_symlink():
-            raise PackageError(f"{path} is a symbolic link: put the file itself there")
-        with open(path, "rb", opener=without_waiting) as file:
-            return file.read(BundleLimits().max_file_bytes + 1)
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except OSError as error:
-        raise PackageError(f"{path} cannot be read: {error.strerror or error}") from error
+    if path.is_symlink():
+        raise PackageError(f"{path} is a symbolic link: put the file itself there")
+    return read_whole(path, most=BundleLimits().max_file_bytes, error=PackageError)

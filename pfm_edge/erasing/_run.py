@@ -89,7 +89,7 @@ def forget_in_run(path: Path, class_ids: Sequence[ClassId]) -> RunForgotten:
     """
     run = Run.open(path)
     read_registry(run.registry)  # a shared one that is damaged must stop this before the commit
-    with alone(path):
+    with alone(path), _after_commit(run, class_ids):
         change_registry(run.own_registry, lambda known: known.without(class_ids), erasing=True)
         return _erase(run, class_ids)
 
@@ -105,22 +105,19 @@ def finish_forgetting(path: Path) -> RunForgotten | None:
     own, shared = read_registry(run.own_registry), read_registry(run.registry)
     if not own.unfinished and set(own.forgotten) <= set(shared.forgotten):
         return None
-    with alone(path):
+    with alone(path), _after_commit(run, own.unfinished):
         return _erase(run, own.unfinished)
 
 
 def _erase(run: Run, class_ids: Sequence[ClassId]) -> RunForgotten:
-    with _after_commit(run):
-        own = read_registry(run.own_registry)
-        gone = set(own.forgotten)
-        home = change_registry(
-            run.registry, lambda known: known.without(own.forgotten), erasing=True
-        )
-        checkpoints = tuple(_erase_from_files(run.path, gone, own))
-        known = list(dict.fromkeys(each.path for each in (*own.packages, *home.packages)))
-        packages = tuple(each for each in known if redact(each, gone | set(home.forgotten)))
-        missing = tuple(each for each in known if each not in packages)
-        change_registry(run.own_registry, lambda known: known.with_erased(gone))
+    own = read_registry(run.own_registry)
+    gone = set(own.forgotten)
+    home = change_registry(run.registry, lambda known: known.without(own.forgotten), erasing=True)
+    checkpoints = tuple(_erase_from_files(run.path, gone, own))
+    known = list(dict.fromkeys(each.path for each in (*own.packages, *home.packages)))
+    packages = tuple(each for each in known if redact(each, gone | set(home.forgotten)))
+    missing = tuple(each for each in known if each not in packages)
+    change_registry(run.own_registry, lambda known: known.with_erased(gone))
     kind = old_bytes("overwritten", run.own_registry)
     return RunForgotten(tuple(class_ids), checkpoints, packages, missing, kind)
 
@@ -139,10 +136,13 @@ def _erase_from_files(path: Path, gone: Collection[ClassId], own: Registry) -> I
 
 
 @contextmanager
-def _after_commit(run: Run) -> Iterator[None]:
+def _after_commit(run: Run, class_ids: Collection[ClassId]) -> Iterator[None]:
+    """Say of an error that came after the commit point that the classes are forgotten."""
     try:
         yield
     except PfmEdgeError as error:
+        if not set(class_ids) <= set(read_registry(run.own_registry).forgotten):
+            raise
         raise RunError(
             f"{run.path}: forgotten, but not erased everywhere yet: {error}; then "
             f"pfm-edge forget {run.path} finishes it"

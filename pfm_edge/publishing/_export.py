@@ -1,17 +1,58 @@
-"""`pfm-edge export` and `pfm-edge verify` without their command line."""
+"""`pfm-edge export` and `pfm-edge verify` without their command line.
 
-from collections.abc import Callable
+exported = export_run(Run.open(path), Path("model"), signers=keys)
+exported.epoch, exported.sequence, exported.signers
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pfm_edge.erasing import redact
+from pfm_edge.errors import RunError
 from pfm_edge.publishing._source import bundle_factory, deployable_source
-from pfm_edge.training import Run, load_model
+from pfm_edge.registry import PackageRecord, Registry, change_registry, read_registry
+from pfm_edge.training import Run, in_use, load_model
 from pfm_edge_exporters import ExportReport, ParityReport, export_package, verify_package
 from pfm_edge_runtime.errors import VerificationError
+from pfm_edge_runtime.keys import SigningKey
+from pfm_edge_runtime.manifest import ModelId
 from pfm_edge_runtime.package import ModelPackage
 
-__all__ = ["export_run", "verify_against_run"]
+__all__ = ["ExportedRun", "export_run", "verify_against_run"]
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedRun:
+    """A run that was exported.
+
+    Attributes:
+        report: What the exporter did.
+        epoch: With `sequence`, the bundle's place in time: the pair only grows, by model.
+        sequence: As `epoch`.
+        signers: Key ids of those who signed the bundle.
+    """
+
+    report: ExportReport
+    epoch: int
+    sequence: int
+    signers: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        place = {"epoch": self.epoch, "sequence": self.sequence}
+        return {**self.report.as_dict(), **place, "signers": list(self.signers)}
+
+    def summary(self) -> str:
+        """Return one line for a person."""
+        signed = ", ".join(f"{each[:16]}…" for each in self.signers)
+        return f"{self.report.summary()}; bundle {self.epoch}.{self.sequence}, " + (
+            f"signed by {signed}" if signed else "not signed"
+        )
 
 
 def _silent(stage: str) -> None:
@@ -22,26 +63,41 @@ def export_run(
     run: Run,
     out: Path,
     *,
+    signers: Sequence[SigningKey] = (),
     overwrite: bool = False,
     progress: Progress = _silent,
-) -> ExportReport:
+) -> ExportedRun:
     """Export a run's selected model as a model package, whole or not at all.
 
+    The registry learns of the package before it appears, so that a forget reaches it.
+
+    Args:
+        run: what to export.
+        out: where to.
+        signers: who signs the bundle; with none it stays unsigned.
+        overwrite: whether a package that is there may be replaced.
+        progress: told the name of each stage.
+
     Raises:
-        RunError: the run has no checkpoint.
+        RunError: the run has no checkpoint, or holds a class that is on a forget list.
         ExportError: the graph cannot be made, or does not agree with torch.
         StorageError: `out` exists and `overwrite` is not set, or the disk refused.
     """
     progress("loading the run")
-    model = load_model(run)
-    return export_package(
-        deployable_source(model, run.config.backbone),
-        out,
-        bundle=bundle_factory(run, model),
-        overwrite=overwrite,
-        max_classes=model.num_classes,
-        progress=progress,
-    )
+    note = _Note(run, Path(os.path.realpath(out)))
+    with in_use(run.path):
+        model = load_model(run)
+        report = export_package(
+            deployable_source(model, run.config.backbone),
+            out,
+            bundle=bundle_factory(run, model, note.take_place, signers),
+            overwrite=overwrite,
+            max_classes=model.num_classes,
+            progress=progress,
+        )
+        note.check_again()
+    epoch, sequence = note.place
+    return ExportedRun(report, epoch, sequence, tuple(each.key_id for each in signers))
 
 
 def verify_against_run(package: Path, run: Run, *, progress: Progress = _silent) -> ParityReport:
@@ -62,3 +118,45 @@ def verify_against_run(package: Path, run: Run, *, progress: Progress = _silent)
         )
     progress("comparing with torch")
     return verify_package(opened, source, max_classes=len(run.classes))
+
+
+class _Note:
+    """The note of one export in the registry, and what a forget meanwhile means for it."""
+
+    def __init__(self, run: Run, package: Path) -> None:
+        self._run = run
+        self._package = package
+        self.place = (0, 0)
+
+    def take_place(self, model_id: ModelId) -> tuple[int, int]:
+        """Note the package, and take the next place of its model.
+
+        Raises:
+            RunError: a class of the run is on the forget list by now.
+        """
+
+        def noted(known: Registry) -> Registry:
+            self._require_none_forgotten(known)
+            known, self.place = known.with_export(PackageRecord(self._package, model_id))
+            return known
+
+        change_registry(self._run.registry, noted)
+        return self.place
+
+    def check_again(self) -> None:
+        """Take out what another run's forget did not find yet, when the package was not there.
+
+        Raises:
+            RunError: there was something.
+        """
+        known = read_registry(self._run.registry)
+        if set(self._run.class_ids) & set(known.forgotten):
+            redact(self._package, known.forgotten)
+        self._require_none_forgotten(known)
+
+    def _require_none_forgotten(self, known: Registry) -> None:
+        if set(self._run.class_ids) & set(known.forgotten):
+            raise RunError(
+                f"{self._run.path}: a class was forgotten while it was exported; "
+                f"pfm-edge forget {self._run.path} erases it, then export again"
+            )

@@ -5,7 +5,7 @@ head rows leave through the bundle, never through the graph.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
@@ -21,7 +21,8 @@ from pfm_edge_exporters import TorchSource
 from pfm_edge_exporters.identity import JsonValue, compute_model_id
 from pfm_edge_runtime.bundle import Bundle, Entry
 from pfm_edge_runtime.digest import digest_of
-from pfm_edge_runtime.manifest import ClassInput, Manifest
+from pfm_edge_runtime.keys import SigningKey
+from pfm_edge_runtime.manifest import ClassInput, Manifest, ModelId
 
 __all__ = ["bundle_factory", "class_entries", "deployable_source"]
 
@@ -108,18 +109,35 @@ def class_entries(run: Run, model: PromptedViT) -> list[Entry]:
     ]
 
 
-def bundle_factory(run: Run, model: PromptedViT) -> Callable[[bytes], bytes]:
-    """Return what makes the bundle of a run, given the manifest that it shall serve."""
+def bundle_factory(
+    run: Run,
+    model: PromptedViT,
+    take_place: Callable[[ModelId], tuple[int, int]],
+    signers: Sequence[SigningKey] = (),
+) -> Callable[[bytes], bytes]:
+    """Return what makes the bundle of a run, given the manifest that it shall serve.
+
+    Args:
+        run: whose classes.
+        model: the run's.
+        take_place: gives the next (epoch, sequence) of a model; called once for each bundle.
+        signers: who signs it; with none it stays unsigned.
+    """
 
     def make(manifest: bytes) -> bytes:
         parsed = Manifest.from_bytes(manifest)
+        epoch, sequence = take_place(parsed.model_id)
         bundle = Bundle.build(
             model_id=parsed.model_id,
             manifest_digests=(digest_of(manifest),),
             inputs=parsed.bundle_inputs,
             entries=class_entries(run, model),
             issued_at=datetime.now(UTC),
+            epoch=epoch,
+            sequence=sequence,
         )
+        for signer in signers:
+            bundle = bundle.signed_by(signer)
         return bundle.to_bytes()
 
     return make

@@ -6,14 +6,16 @@ Owns where the bytes come from and go to::
     change_registry(Path("classes.json"), lambda known: known.with_labels(labels), create=True)
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+from pfm_edge._reading import read_whole
 from pfm_edge.errors import RegistryError
 from pfm_edge.registry._document import Registry
 from pfm_edge_runtime.erasure import finish, replace_erasing
 from pfm_edge_runtime.errors import StorageError
-from pfm_edge_runtime.store import exclusive, without_waiting, write_atomic
+from pfm_edge_runtime.store import exclusive, write_atomic
 
 __all__ = ["change_registry", "read_registry"]
 
@@ -71,16 +73,9 @@ def change_registry(
 
 
 def _read(path: Path) -> Registry | None:
-    try:
-        with open(path, "rb", opener=without_waiting) as file:
-            data = file.read(_MAX_BYTES + 1)
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        reason = getattr(error, "strerror", None) or error
-        raise RegistryError(f"{path}: the class registry cannot be read ({reason})") from error
-    if len(data) > _MAX_BYTES:
-        raise RegistryError(f"{path}: larger than {_MAX_BYTES} bytes is no class registry")
+    data = read_whole(path, most=_MAX_BYTES, error=RegistryError)
     try:
         return Registry.from_bytes(data)
     except RegistryError as error:

@@ -1,0 +1,97 @@
+"""`pfm-edge forget`: classes out of a training run and out of what was exported from it."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pfm_edge.cli._console import print_json, say
+from pfm_edge.cli._names import read_names
+from pfm_edge_runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pfm_edge.erasing import RunForgotten
+    from pfm_edge_runtime.bundle import ClassId
+
+__all__ = ["finish_run", "forget_command"]
+
+_STAYS = (
+    "What stays: the weights that all classes share, and the optimiser's memory of them, were "
+    "trained on its images; the images themselves; copies made outside this run and the packages "
+    "named above; disk blocks of checkpoints that training replaced before."
+)
+
+
+def forget_command(
+    run: Annotated[Path, typer.Argument(help="A run directory of pfm-edge train.")],
+    class_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="ID",
+            help="A class id, or a label; may be repeated; - reads standard input.",
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Forget classes of a run: prompts, head rows, optimiser state, labels, exported packages.
+
+    A forget that was interrupted is finished by the next one; without --class it does that alone.
+
+    Example: pfm-edge forget runs/digits --class 5f0c6e3e9d6c4b7f8a1b2c3d4e5f6071
+    """
+    from pfm_edge.erasing import find_classes, forget_in_run, overdue_classes
+
+    overdue = overdue_classes(run)
+    names = read_names(class_) if class_ else ([] if overdue else [_ask()])
+    class_ids = tuple(dict.fromkeys((*overdue, *find_classes(run, names))))
+    if not yes:
+        _confirm(run, class_ids)
+    report = forget_in_run(run, class_ids)
+    if as_json:
+        print_json({"run": str(run), **report.as_dict()})
+    else:
+        _print(run, report)
+
+
+def finish_run(path: Path) -> None:
+    """Finish what a forget of the run that was killed left to do, and say so."""
+    from pfm_edge.erasing import finish_forgetting
+
+    report = finish_forgetting(path)
+    if report is not None:
+        say(f"{path}: an interrupted forget of {len(report.class_ids)} classes is finished now")
+
+
+def _ask() -> str:
+    if not sys.stdin.isatty():
+        raise ConfigError("no class is named: give --class ID, or --class - and standard input")
+    answer: str = typer.prompt("Class id or label", err=True)
+    return answer
+
+
+def _confirm(run: Path, class_ids: tuple["ClassId", ...]) -> None:
+    if not sys.stdin.isatty():
+        raise ConfigError("nobody can be asked here: add --yes to forget without")
+    for class_id in class_ids:
+        say(f"class {class_id}")
+    typer.confirm(f"Forget {len(class_ids)} classes of {run} for good?", abort=True, err=True)
+
+
+def _print(run: Path, report: "RunForgotten") -> None:
+    for class_id in report.class_ids:
+        typer.echo(f"forgotten: {class_id}")
+    where, system = report.old_bytes.file_system, report.old_bytes.in_place
+    in_place = {
+        True: f"overwritten in place ({where})",
+        False: f"overwritten, but {where} may keep them elsewhere on the disk",
+        None: f"overwritten; whether in place is not known of {where}",
+    }[system]
+    say(f"{run}: {len(report.checkpoints)} checkpoints rewritten, old bytes {in_place}")
+    for package in report.packages:
+        say(f"{package}: holds none of them")
+    for package in report.missing:
+        say(f"{package}: not found; if that package is elsewhere, it holds them still")
+    say(_STAYS)
