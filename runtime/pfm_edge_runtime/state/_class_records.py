@@ -34,6 +34,7 @@ __all__ = ["ErasedRecord", "Order", "TombstoneRecord"]
 
 _METHODS = {"overwritten", "unlinked", "unknown"}
 # What needs no escape in JSON: `_glance` reads these lines without a parser.
+_ORDER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 _PLAIN = re.compile(r"[A-Za-z0-9 ._:/@+#=,~-]{1,200}")
 
 
@@ -42,7 +43,7 @@ class Order:
     """Who asked for a forget.
 
     Attributes:
-        id: The order's own name, in ASCII; never a label.
+        id: The order's own number or random id; never a label.
         digest: SHA-256 of the order as it arrived, in hexadecimal, if it was a file.
     """
 
@@ -50,7 +51,11 @@ class Order:
     digest: str | None = None
 
     def __post_init__(self) -> None:
-        require(_PLAIN.fullmatch(self.id) is not None, "order")
+        if _ORDER_ID.fullmatch(self.id) is None:
+            raise StateError(
+                "an order's id has 1 to 64 letters, digits and . _ : / - only: receipts repeat it, "
+                "so it must not be anybody's words"
+            )
         if self.digest is not None:
             require_hex(self.digest, "order")
 
