@@ -21,7 +21,6 @@ refused from memory, without a receipt, and tried again whenever the package is 
 No message ever repeats the name that was given: it may be the label of a class that is gone.
 """
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,8 +38,6 @@ from pfm_edge_runtime.recording import entries_of, erase_and_record, record_tomb
 from pfm_edge_runtime.state import DeviceState, Order
 
 __all__ = ["Forgotten", "PendingForget", "find_class", "forget_classes", "prepare_forget"]
-
-_LOG = logging.getLogger("pfm_edge_runtime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +108,15 @@ class PendingForget:
                 self._problem = None
             except StorageError as error:
                 self._problem = error
-                _LOG.warning("%s: forgotten, not yet erased: %s", self.files.directory, error)
-        return tuple(self._outcome(each) for each in self.class_ids)
+        seconds = perf_counter() - self._started
+        return tuple(self._outcome(each, seconds) for each in self.class_ids)
 
     def wipe(self) -> None:
         """Zero both bundles in memory; nothing can be done with this object afterwards."""
         self._bundle.wipe()
         self.remaining.wipe()
 
-    def _outcome(self, class_id: ClassId) -> Forgotten:
+    def _outcome(self, class_id: ClassId, seconds: float) -> Forgotten:
         memory = self._state.memory
         statement = self.remaining.place.statement
         waits = {each.class_id for each in memory.pending.get(statement, ())}
@@ -132,7 +129,7 @@ class PendingForget:
             problem=None if erased else str(self._problem or "another package still holds it"),
             bytes_before=self._sizes[0],
             bytes_after=self._sizes[1],
-            seconds=perf_counter() - self._started,
+            seconds=seconds,
         )
 
 

@@ -1,8 +1,10 @@
 """``pfm-device`` through its ``main``: what it prints, where, and with which exit code."""
 
+import base64
 import errno
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -173,8 +175,8 @@ def test_forget_by_id_says_nothing_on_standard_error(tiny: TinyPackage, capsys: 
     captured = capsys.readouterr()
     assert captured.err == ""
     assert captured.out.splitlines()[:2] == [
-        f"forgotten: {tiny.class_id('rose')}",
-        f"forgotten: {tiny.class_id('daisy')}",
+        f"forgotten: {tiny.class_id('rose')} (erased, with a receipt)",
+        f"forgotten: {tiny.class_id('daisy')} (erased, with a receipt)",
     ]
     assert _left(tiny) == {"tulip", "violet"}
 
@@ -199,10 +201,11 @@ def test_forget_from_standard_input(
     captured = capsys.readouterr()
     assert captured.err == ""
     found = json.loads(captured.out)
-    assert found["forgotten"] == [
-        {"class_id": tiny.class_id("rose")},
-        {"class_id": tiny.class_id("daisy")},
-    ]
+    rose, daisy = found["forgotten"]
+    assert (rose["class_id"], daisy["class_id"]) == (tiny.class_id("rose"), tiny.class_id("daisy"))
+    assert rose["erased"]
+    assert rose["receipt"]["payloadType"] == "application/vnd.in-toto+json"
+    assert not {"rose", "daisy"} & set(re.findall("[a-z]+", captured.out))
     assert found["bytes_before"] > found["bytes_after"] == tiny.bundle_path.stat().st_size
     assert found["seconds"] > 0
     assert _left(tiny) == {"tulip", "violet"}
@@ -245,15 +248,57 @@ def test_forget_an_unknown_class(
     assert _left(tiny) == set(LABELS)
 
 
-@pytest.mark.parametrize(
-    "fault", [Fault("write", 1), Fault("fsync", 1), Fault("replace", 1)], ids=str
-)
-def test_forget_on_a_failing_disk(tiny: TinyPackage, capsys: Capture, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", [Fault("write", 1), Fault("fsync", 1)], ids=str)
+def test_forget_on_a_disk_that_refuses_the_tombstone(
+    tiny: TinyPackage, capsys: Capture, fault: Fault
+) -> None:
     before = tiny.bundle_path.read_bytes()
+    assert main(["classes", str(tiny)]) == 0  # the device's memory is there
+    capsys.readouterr()
     with fault.injected():
         assert main(["forget", str(tiny), tiny.class_id("rose")]) == 1
-    assert "what was there before is intact" in _error_line(capsys)
+    assert "nothing changed" in _error_line(capsys)
     assert tiny.bundle_path.read_bytes() == before
+    assert _left(tiny) == set(LABELS)
+
+
+@pytest.mark.parametrize("fault", [Fault("replace", 1), Fault("pwrite", 1)], ids=str)
+def test_forget_on_a_disk_that_refuses_the_erasure(
+    tiny: TinyPackage, capsys: Capture, fault: Fault
+) -> None:
+    assert main(["classes", str(tiny)]) == 0
+    capsys.readouterr()
+    with fault.injected():
+        assert main(["forget", str(tiny), tiny.class_id("rose")]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"forgotten: {tiny.class_id('rose')} (refused, not yet erased)")
+    assert captured.err.count("\n") == 1
+    assert "1 of 1 forgotten, not yet erased: " in captured.err
+    # The next open erases it, and the same command gives the receipt.
+    assert main(["classes", str(tiny)]) == 0
+    assert "rose" not in capsys.readouterr().out
+    assert _left(tiny) == set(LABELS) - {"rose"}
+    assert main(["forget", str(tiny), tiny.class_id("rose")]) == 0
+    assert "(erased, with a receipt)" in capsys.readouterr().out
+
+
+def test_forget_on_order_of_somebody(tiny: TinyPackage, capsys: Capture) -> None:
+    rose = tiny.class_id("rose")
+    assert main(["forget", str(tiny), rose, "--order", "2026-0117", "--json"]) == 0
+    receipt = json.loads(capsys.readouterr().out)["forgotten"][0]["receipt"]
+    statement = json.loads(base64.b64decode(receipt["payload"]))
+    assert statement["predicate"]["order"]["id"] == "2026-0117"
+    assert main(["forget", str(tiny), tiny.class_id("daisy"), "--order", "for Ms Rose"]) == 1
+    assert "order" in _error_line(capsys)
+
+
+def test_forget_where_a_memory_is_required(
+    tiny: TinyPackage, tmp_path: Path, capsys: Capture
+) -> None:
+    options = ["--require-state", "--state", str(tmp_path / "state")]
+    assert main(["forget", str(tiny), tiny.class_id("rose"), *options]) == 1
+    assert "pfm-device init" in _error_line(capsys)
+    assert not (tmp_path / "state").exists()
 
 
 # --- what all commands share
