@@ -14,6 +14,7 @@ earlier one::
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,9 +57,10 @@ class Forge:
             parts[3] = digest.hexdigest()
         self.relist()
 
-    def relist(self) -> None:
-        """Let the statement list the entries as they are now."""
-        digests = {hashlib.sha256(text.encode()).hexdigest() for text in self.texts()}
+    def relist(self, texts: Sequence[str] | None = None) -> None:
+        """Let the statement list these entries; as they are now, if there is no other spelling."""
+        spelt = self.texts() if texts is None else texts
+        digests = {hashlib.sha256(text.encode("utf-8", "replace")).hexdigest() for text in spelt}
         self.payload["entry_digests"] = sorted(digests)
 
     def texts(self) -> list[str]:
@@ -68,11 +70,17 @@ class Forge:
     def state(self) -> None:
         """Spell the statement into the metadata."""
         self.envelope["payload"] = base64.b64encode(compact(self.payload)).decode()
-        self.metadata["statement"] = compact(self.envelope).decode()
+        self.metadata["statement"] = compact(self.envelope).decode("utf-8", "surrogatepass")
 
     def sign(self, *signers: Ed25519PrivateKey, kind: str = PAYLOAD_TYPE) -> None:
         """Sign the payload as it is now; to be called last."""
-        message = pae(kind, compact(self.payload))
+        self.sign_bytes(compact(self.payload), *signers, kind=kind)
+
+    def sign_bytes(
+        self, payload: bytes, *signers: Ed25519PrivateKey, kind: str = PAYLOAD_TYPE
+    ) -> None:
+        """Sign a payload that is spelt in another way."""
+        message = pae(kind, payload)
         made = [signature(public_bytes(each), each.sign(message)) for each in signers]
         self.envelope["signatures"] = sorted(made, key=lambda each: each["public"])
 
@@ -90,7 +98,7 @@ class Forge:
     def spell(self) -> bytes:
         """Spell the whole file from the parts."""
         self.state()
-        self.metadata["entries"] = compact(self.texts()).decode()
+        self.metadata["entries"] = compact(self.texts()).decode("utf-8", "surrogatepass")
         data = self.declare()
         return container({"__metadata__": self.metadata, **self.header}, data)
 
