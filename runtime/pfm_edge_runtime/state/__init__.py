@@ -22,6 +22,7 @@ from pfm_edge_runtime.state._records import (
     Record,
     RepairRecord,
 )
+from pfm_edge_runtime.state._repair import Examination, examine_ledger, repair_ledger
 
 __all__ = [
     "AdoptRecord",
@@ -30,6 +31,7 @@ __all__ = [
     "Damage",
     "DeviceState",
     "ErasedRecord",
+    "Examination",
     "InitRecord",
     "InstallRecord",
     "Memory",
@@ -39,5 +41,7 @@ __all__ = [
     "RepairRecord",
     "TombstoneRecord",
     "default_state_directory",
+    "examine_ledger",
     "read_clock",
+    "repair_ledger",
 ]

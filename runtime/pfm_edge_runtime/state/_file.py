@@ -88,21 +88,30 @@ class LedgerFile:
             StateMissingError: There is no such file.
             StateError: It cannot be read, or it is damaged.
         """
-        try:
-            with open(self.path, "rb", buffering=0, opener=without_waiting) as file:
-                found = self._read(file)
-        except FileNotFoundError as error:
-            raise StateMissingError(
-                f"{self.path.parent} holds no device state: make one with pfm-device init"
-            ) from error
-        except OSError as error:
-            raise StateError(f"{self.path} cannot be read: {error.strerror or error}") from error
+        found = self.examine()
         for problem in found.reading.problems:
             raise StateError(
                 f"{self.path}: line {problem.line} (byte {problem.damage.offset}) {problem.what}; "
                 "pfm-device doctor --repair goes on with the records that are intact"
             )
         return found
+
+    def examine(self) -> Contents:
+        """Read as :meth:`read` does, damage or not.
+
+        Raises:
+            StateMissingError: There is no such file.
+            StateError: It cannot be read.
+        """
+        try:
+            with open(self.path, "rb", buffering=0, opener=without_waiting) as file:
+                return self._read(file)
+        except FileNotFoundError as error:
+            raise StateMissingError(
+                f"{self.path.parent} holds no device state: make one with pfm-device init"
+            ) from error
+        except OSError as error:
+            raise StateError(f"{self.path} cannot be read: {error.strerror or error}") from error
 
     def accept(self, contents: Contents) -> None:
         """Remember that this was read."""

@@ -156,7 +156,7 @@ def encode_all(records: Iterable[Record], after: Position) -> list[bytes]:
     Raises:
         StateError: One is longer than a line may be.
     """
-    number, head, lines = after.number, after.head, []
+    number, head, lines = after.number, after.head or NOTHING, []
     for record in records:
         number += 1
         lines.append(encode(record, number=number, previous=head))

@@ -128,7 +128,9 @@ class _Fold:
     def __init__(self, base: Memory | None = None) -> None:
         self.base = base
         self.identity = None if base is None else base.identity
-        self.tombstones: dict[str, int] = {} if base is None else {**base.tombstones}
+        self.tombstones: dict[str, int] = (
+            {} if base is None else dict(cast("Mapping[str, int]", base.tombstones))
+        )
         self.floors = {} if base is None else dict(base.floors)
         self.pins = {} if base is None else dict(base.pins)
         self.came_without = {} if base is None else dict(base._came_without)
