@@ -141,7 +141,7 @@ def _print_facts(path: Path, facts: "BundleFacts") -> None:
     say(f"{path}: bundle {facts.epoch}.{facts.sequence} of {facts.issued_at}, {_signed(facts)}")
     say(f"model {facts.model_id}, {len(facts.manifests)} manifests")
     for signer in facts.signers:
-        say(f"signed by {signer}")
+        say(f"key {signer}")
     rows = [[class_id, label] for class_id, label in facts.classes.items()]
     print_table(table(f"{len(rows)} classes, {facts.dropped} dropped", ["id", "label"], rows))
 
