@@ -151,6 +151,4 @@ def _signed(facts: "BundleFacts") -> str:
         return "not signed"
     if not facts.signatures_valid:
         return "SIGNATURES DO NOT VERIFY"
-    return (
-        f"{len(facts.signers)} signatures: {', '.join(each[:16] + '…' for each in facts.signers)}"
-    )
+    return "signed by " + ", ".join(f"{each[:16]}…" for each in facts.signers)
