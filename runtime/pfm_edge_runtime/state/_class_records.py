@@ -10,7 +10,7 @@ digest of its salted entry: no label, no image, no score::
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pfm_edge_runtime._strict_json import JsonValue
@@ -185,6 +185,20 @@ class ErasedRecord(Record):
             software=fields.text("software"),
             moment=moment_from(fields),
         )
+
+    @classmethod
+    def from_json(cls, value: JsonValue, number: int, digest: str) -> "ErasedRecord":
+        """Read a record from outside of a ledger, as a receipt repeats it.
+
+        Raises:
+            StateError: It is none.
+        """
+        require(number >= 1, "number")
+        require_hex(digest, "digest")
+        fields = Fields(value)
+        record = replace(cls.from_fields(fields), number=number, digest=digest)
+        fields.finish()
+        return record
 
 
 def _require_class(record: TombstoneRecord | ErasedRecord) -> None:
