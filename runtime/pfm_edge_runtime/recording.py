@@ -127,7 +127,9 @@ def erase_and_record(device: DeviceState, path: Path, remaining: VerifiedBundle)
     return len(data)
 
 
-def finish_and_record(device: DeviceState, path: Path, bundle: VerifiedBundle, data: bytes) -> int:
+def finish_and_record(
+    device: DeviceState, path: Path, bundle: VerifiedBundle, data: bytes | bytearray
+) -> int:
     """Finish what a crash left of earlier forgets, purge what came back; return the file's size.
 
     Args:

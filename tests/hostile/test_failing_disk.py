@@ -7,12 +7,9 @@ from pathlib import Path
 import pytest
 
 from pfm_edge_runtime import _disk, store
-from pfm_edge_runtime.classifier import Classifier
 from pfm_edge_runtime.errors import StorageError
-from pfm_edge_runtime.forgetting import forget_classes
 from pfm_edge_runtime.store import staged_directory, write_atomic
 from tests.support.failing_disk import Fault, faults_of
-from tests.support.tiny_package import LABELS, quarter, write_tiny_package
 
 
 def _contents(directory: Path) -> dict[str, bytes]:
@@ -127,35 +124,6 @@ def test_an_unconfirmed_file_without_a_second_name_is_not_called_intact(
         write_atomic(tmp_path / "data", b"new")
     assert (tmp_path / "data").read_bytes() == b"new"
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
-
-
-def test_forgetting_on_disk(tmp_path: Path) -> None:
-    def prepare(directory: Path) -> Callable[[], object]:
-        write_tiny_package(directory)
-        return lambda: forget_classes(directory, ["rose", "violet"])
-
-    faults = faults_of(prepare(tmp_path / "counted"))
-    # Reading the package is no write: a failure there is a PackageError, tested elsewhere.
-    writes = [fault for fault in faults if fault.call not in {"open"}]
-    assert {"write-1", "fsync-1", "replace-1", "fsync-2"} <= {str(fault) for fault in writes}
-    for fault in writes:
-        directory = tmp_path / str(fault)
-        _strike(directory, prepare(directory), fault)
-
-
-@pytest.mark.parametrize(
-    "fault", [Fault("write", 1), Fault("fsync", 2), Fault("replace", 1)], ids=str
-)
-def test_forgetting_in_memory_follows_the_disk(tmp_path: Path, fault: Fault) -> None:
-    tiny = write_tiny_package(tmp_path / "model")
-    model = Classifier.open(tiny.directory, threads=1)
-    before = model.predict(quarter(1))
-    _strike(tmp_path, lambda: model.forget("rose"), fault)
-    assert model.predict(quarter(1)) == before
-    assert sorted(each.label for each in model.classes) == sorted(LABELS)
-    # And once the disk works again, so does the very same request.
-    assert model.forget("rose").class_id == before.class_id
-    assert "rose" not in [each.label for each in model.classes]
 
 
 def test_a_rename_that_can_neither_be_confirmed_nor_undone_is_not_called_intact(

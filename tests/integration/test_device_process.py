@@ -65,12 +65,19 @@ def test_the_commands_from_first_to_last(tiny: TinyPackage, tmp_path: Path) -> N
         label: str = json.loads(done.stdout)["predictions"][0]["label"]
         return label
 
+    done = _device("classes", str(tiny))
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1
+    assert "trusted on first use" in done.stderr  # said once
     assert predicted() == "rose"
     done = _device("forget", str(tiny), "-", "--json", stdin="rose\n")
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["forgotten"] == [{"class_id": tiny.class_id("rose")}]
+    (forgotten,) = json.loads(done.stdout)["forgotten"]
+    assert (forgotten["class_id"], forgotten["erased"]) == (tiny.class_id("rose"), True)
     assert "rose" not in done.stdout
     assert predicted() != "rose"
+    done = _device("forget", str(tiny), tiny.class_id("rose"), "--json")
+    assert json.loads(done.stdout)["forgotten"] == [forgotten]  # no error, and the same receipt
     done = _device("forget", str(tiny), "-", stdin="rose\n")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
@@ -92,19 +99,23 @@ def test_a_library_user_without_the_toolchain(tiny: TinyPackage) -> None:
         print(json.dumps([first.class_id, sorted(second.scores), model.embed(image).shape]))
     """
     done = _python(code, str(tiny))
-    assert done.stderr == ""
+    assert done.stderr.count("\n") == 1
+    assert "trusted on first use" in done.stderr
     forgotten, left, shape = json.loads(done.stdout)
     assert sorted([forgotten, *left]) == list(tiny.bundle.class_ids)
     assert shape == [1, 4]
 
 
-def test_a_forget_by_the_command_reaches_the_next_forget_of_a_running_model(
+def test_a_forget_by_the_command_reaches_the_next_call_of_a_running_model(
     tiny: TinyPackage,
 ) -> None:
     model = Classifier.open(tiny.directory, threads=1)
+    assert model.predict(quarter(0)).label == "daisy"
     assert _device("forget", str(tiny), tiny.class_id("daisy")).returncode == 0
-    model.forget("violet")
-    assert sorted(each.label for each in model.classes) == ["rose", "tulip"]
+    found = model.predict(quarter(0))
+    assert found.label != "daisy"
+    assert tiny.class_id("daisy") not in found.scores
+    assert sorted(each.label for each in model.classes) == ["rose", "tulip", "violet"]
 
 
 def test_processes_that_forget_at_once_lose_no_forget(tiny: TinyPackage) -> None:
