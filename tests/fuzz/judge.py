@@ -54,7 +54,7 @@ def _refusal(error: BundleError) -> str:
     message = str(error)
     assert type(error) in {BundleFormatError, VerificationError}
     assert message.startswith(f"step {error.step}: "), message
-    assert "\n" not in message, message
+    assert message.isprintable(), message
     assert len(message) < 500, message
     assert not any(label in message for label in LABELS), message
     return f"refused by step {error.step}"

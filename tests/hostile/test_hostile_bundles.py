@@ -48,7 +48,8 @@ def _require_refusal(error: BundleError, step: int) -> None:
     assert error.step == step
     assert message.startswith(f"step {step}: ")
     assert "; " in message, "no fix"
-    assert "\n" not in message
+    assert message.isprintable()
+    assert len(message) < 500
     assert not any(label in message for label in LABELS)
     assert type(error) in {BundleFormatError, VerificationError}
 

@@ -25,6 +25,8 @@ __all__ = [
 
 JsonObject: TypeAlias = dict[str, JsonValue]
 
+_SHOWN = 40  # characters of a key that is not ours, in an error
+
 
 def parse_object(what: str, data: bytes, limits: BundleLimits, *, depth: int) -> JsonObject:
     """Parse a canonical JSON object.
@@ -59,7 +61,8 @@ def require_keys(what: str, fields: JsonObject, keys: set[str]) -> None:
     for key in sorted(keys - fields.keys()):
         raise BundleFormatError(f"{what}: {key} is missing")
     for key in sorted(fields.keys() - keys):
-        raise BundleFormatError(f"{what}: {key} is no known key")
+        # Whoever made the text chose the key: it must not reach a terminal as it is.
+        raise BundleFormatError(f"{what}: {key[:_SHOWN]!r} is no known key")
 
 
 def text_field(what: str, fields: JsonObject, key: str, valid: Callable[[str], bool]) -> str:

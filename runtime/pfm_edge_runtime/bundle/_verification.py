@@ -269,11 +269,11 @@ def _require_absences(
     What step 10 took out may be recorded for this statement or not yet: the class was perhaps
     forgotten while another statement served this model.
     """
-    recorded = device.absences.get(digest)
-    if recorded is None:
+    if digest not in device.absences:
         return
+    recorded = frozenset(device.absences[digest])
     absent = parts.absent()
     if dropped := absent - recorded - {each.digest for each in purged}:
         raise VerificationError(f"{len(dropped)} classes that this device had were dropped")
-    if returned := recorded - absent:
+    if returned := recorded.intersection(each.digest for each in parts.records):
         raise VerificationError(f"{len(returned)} classes that this device had lost are back")

@@ -124,6 +124,8 @@ for _name, _forge in _PAYLOADS.items():
 _STATED: dict[str, dict[str, object]] = {
     "statement_of_another_format": {"format": "pfm-bundle/2"},
     "statement_with_an_unknown_key": {"comment": "x"},
+    "statement_with_an_escape_sequence_for_a_key": {"\x1b[2J\n": 1},
+    "statement_with_a_key_of_a_megabyte": {"x" * 2**20: 1},
     "statement_model_id_malformed": {"model_id": "sha256:00"},
     "statement_model_id_a_number": {"model_id": 1},
     "statement_without_manifests": {"manifests": []},

@@ -48,13 +48,15 @@ _UNMANAGED = Expectation(_BINDING, TrustedKeys(0, frozenset()))
 _FIRST_USE = Expectation(_BINDING)
 
 
-def _had(*absent: int, tombstones: tuple[int, ...] = ()) -> Expectation:
+def _had(
+    *absent: int, tombstones: tuple[int, ...] = (), others: tuple[str, ...] = ()
+) -> Expectation:
     """Return what a device knows that had this bundle, without these rows."""
     return replace(
         _MANAGED,
         floor=Place(1, 1, _STATEMENT),
         tombstones={_IDS[row] for row in tombstones},
-        absences={_STATEMENT: {_DIGESTS[row] for row in absent}},
+        absences={_STATEMENT: {*(_DIGESTS[row] for row in absent), *map(EntryDigest, others)}},
     )
 
 
@@ -169,6 +171,7 @@ def test_a_tombstone_of_another_class_changes_nothing() -> None:
 
 _CONSISTENT = {
     "as it was installed": ((), _had()),
+    "a record of an entry that is not listed": ((), _had(others=("0" * 64,))),
     "as it was left": ((1,), _had(1, tombstones=(1,))),
     "installed without a class": ((2,), _had(2)),
     "forgotten, not rewritten yet": ((), _had(1, tombstones=(1,))),
