@@ -193,7 +193,7 @@ class ErasedRecord(Record):
         Raises:
             StateError: It is none.
         """
-        require(number >= 1, "number")
+        require(type(number) is int and number >= 1, "number")
         require_hex(digest, "digest")
         fields = Fields(value)
         record = replace(cls.from_fields(fields), number=number, digest=digest)
