@@ -15,6 +15,7 @@ from typing import Any
 
 from pfm_edge_runtime.bundle import Bundle, Expectation, Place, TrustedKeys
 from pfm_edge_runtime.keys import SigningKey, key_id, public_from_bytes
+from tests.conformance.bundle_vectors.example import PAGE, page
 from tests.hostile.defects.complete import DEFECTS, DEVICE_DEFECTS
 from tests.hostile.defects.device import MANAGED, TWO_OF_TWO
 from tests.hostile.defects.table import FIRST_USE, GOOD
@@ -199,3 +200,4 @@ if __name__ == "__main__":
         (FOLDER / folder).mkdir(exist_ok=True)
     for name, data in files().items():
         (FOLDER / name).write_bytes(data)
+    PAGE.write_text(page(), encoding="utf-8")
