@@ -29,7 +29,7 @@ from pfm_edge_runtime.errors import (
 from pfm_edge_runtime.package import BundleFile, PackageFiles
 from pfm_edge_runtime.recording import finish_and_record, record_install
 from pfm_edge_runtime.state import DeviceState, default_state_directory
-from pfm_edge_runtime.store import exclusive
+from pfm_edge_runtime.store import confirm, exclusive
 
 __all__ = [
     "OpenModel",
@@ -191,6 +191,9 @@ def settle(files: PackageFiles, device: DeviceState, *, require_state: bool = Fa
     if reading.bundle.place.statement not in device.memory.absences:
         # What step 10 took out is still in the file: a tombstone of its own follows.
         absent = reading.bundle.absent - {digest for _, digest in reading.bundle.purged}
+        # Whoever put the file there may have been killed before it was on the disk: the old one
+        # would come back in a power cut, below its own floor.
+        confirm(files.bundle_path)
         record_install(device, reading.bundle, files.directory, absent=absent)
     problem, size = None, len(reading.file.data)
     try:

@@ -23,7 +23,7 @@ from pathlib import Path
 from pfm_edge_runtime._disk import mapped_errors, put_back, replace, sibling, sync
 from pfm_edge_runtime.errors import StorageError
 
-__all__ = ["exclusive", "staged_directory", "without_waiting", "write_atomic"]
+__all__ = ["confirm", "exclusive", "staged_directory", "without_waiting", "write_atomic"]
 
 _AT_FDCWD = -100  # <fcntl.h>
 _RENAME_EXCHANGE = 2  # <linux/fs.h>
@@ -50,6 +50,17 @@ def write_atomic(path: Path, data: bytes) -> None:
             except BaseException:
                 put_back(backup, path)
                 raise
+
+
+def confirm(path: Path) -> None:
+    """Put a file and its name on the disk, whoever wrote them.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    with mapped_errors(path):
+        sync(path)
+        sync(path.parent)
 
 
 @contextmanager

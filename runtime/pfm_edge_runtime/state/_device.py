@@ -178,7 +178,7 @@ class DeviceState:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the memory against every other writer, up to date; wait if need be.
+        """Hold the memory against every other writer, up to date and on the disk; wait if need be.
 
         Entering it again in the same thread changes nothing. Two objects for one directory
         exclude each other, even in one thread: that would wait forever.
@@ -190,6 +190,7 @@ class DeviceState:
         """
         with self._locked():
             self.refresh()
+            self._file.confirm()
             if self._unsettled:
                 self._append([replace(decode(each), number=0) for each in self._unsettled])
             yield

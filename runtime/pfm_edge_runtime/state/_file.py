@@ -65,7 +65,7 @@ class LedgerFile:
         path: The file.
     """
 
-    __slots__ = ("_stamp", "_tail", "path", "position", "torn_bytes")
+    __slots__ = ("_durable", "_stamp", "_tail", "path", "position", "torn_bytes")
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,6 +73,7 @@ class LedgerFile:
         self.torn_bytes = 0
         self._stamp: _Stamp | None = None
         self._tail = b""
+        self._durable = ""  # digest of the last record that is known to be on the disk
 
     def moved(self) -> bool:
         """Tell, by one look at the file, whether it is not what was last read."""
@@ -106,6 +107,8 @@ class LedgerFile:
         try:
             with open(self.path, "rb", buffering=0, opener=without_waiting) as file:
                 return self._read(file)
+        except StateError as error:
+            raise StateError(f"{self.path}: {error}") from error
         except FileNotFoundError as error:
             raise StateMissingError(
                 f"{self.path.parent} holds no device state: make one with pfm-device init"
@@ -118,6 +121,25 @@ class LedgerFile:
         self.position = contents.reading.end
         self.torn_bytes = contents.reading.torn_bytes
         self._stamp, self._tail = contents.stamp, contents.tail
+
+    def confirm(self) -> None:
+        """Put on the disk what was read, before anybody acts on it.
+
+        A writer that was killed may have left a record in the page cache only: the bundle that is
+        rewritten because of it would outlive it in a power cut.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        if self.position.head == self._durable:
+            return
+        try:
+            sync(self.path)
+        except OSError as error:
+            raise StorageError(
+                f"{self.path} cannot be written: {error.strerror or error}; nothing changed"
+            ) from error
+        self._durable = self.position.head
 
     def append(self, lines: Sequence[bytes]) -> Contents:
         """Append records, each synced before the next: all of them, or nothing changes.
@@ -143,7 +165,9 @@ class LedgerFile:
             raise StorageError(
                 f"{self.path} cannot be written: {error.strerror or error}; nothing changed"
             ) from error
-        return _contents(read(lines, start), stamp, start, b"")
+        contents = _contents(read(lines, start), stamp, start, b"")
+        self._durable = contents.reading.end.head
+        return contents
 
     def _append(self, descriptor: int, lines: Sequence[bytes]) -> None:
         end = self.position.offset
