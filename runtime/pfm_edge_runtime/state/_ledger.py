@@ -195,6 +195,9 @@ def read(chunks: Iterable[bytes], start: Position) -> Reading:
     Args:
         chunks: The bytes behind ``start``, in pieces of any length; 128 KiB suit the caches.
         start: What was read before; ``START`` for a whole ledger.
+
+    Raises:
+        StateError: A line verifies, but is in no form that this version knows.
     """
     reader, unfinished = _Reader(start), b""
     for chunk in chunks:
@@ -268,6 +271,10 @@ class _Reader:
         offset, number = end.offset + self.last_bytes, end.lines + 1
         digest = sha256(piece[:_MARK_AT]).hexdigest()
         line = glance(piece)
+        if line is None and piece.endswith(b"%b%b%b" % (_MARK, digest.encode("ascii"), _END)):
+            raise StateError(
+                f"line {number} is in no form that is known: a newer pfm-edge-runtime wrote it"
+            )
         if line is None or line.digest != digest:
             damage = Damage(end.offset, self.last_bytes, sha256(piece + b"\n").hexdigest())
             self.problems.append(Problem(number, damage, "is damaged"))
