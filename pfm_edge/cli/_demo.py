@@ -1,6 +1,8 @@
 """`pfm-edge demo`: the whole story on scikit-learn's digits."""
 
+import base64
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,6 +45,18 @@ class _Paths:
     def images(self) -> Path:
         return self.root / "images"
 
+    @property
+    def key(self) -> Path:
+        return self.root / "issuer.pem"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state"
+
+    @property
+    def receipt(self) -> Path:
+        return self.root / "receipt.json"
+
 
 def demo_command(
     config: Annotated[Path, typer.Option(help="The configuration to train.")] = Path(
@@ -67,27 +81,30 @@ def demo_command(
     from pfm_edge.demo import DeviceProcess
 
     paths = _Paths(out)
-    device = DeviceProcess(paths.model, device_python)
+    device = DeviceProcess(paths.model, paths.state, device_python)
     device.prove_torch_free()  # before minutes of training
     run, data = _train(config, [f"attention={attention}", *(set_ or [])], paths, forget)
     report = evaluate_with_bar(paths.run)
     if not as_json:
         print_report(report)
     seconds = _export(paths)
-    comparison, outcome = _on_device(device, paths.images, run, data, forget)
+    comparison, outcome = _on_device(device, paths, run, data, forget)
+    statement = _check_receipt(device, paths, outcome)
     figures = {
         "attention": attention,
         "full_bank_accuracy": report.mode("full_bank").accuracy,
         "forget_accuracy_k1": report.forgetting[0].forget_mean,
         "export_seconds": seconds,
         **{k: v for k, v in comparison.as_dict().items() if not k.startswith("confusion")},
-        **asdict(outcome),
+        **{k: v for k, v in asdict(outcome).items() if k != "receipt"},
+        "receipt": statement,
     }
     _keep(paths, run, comparison, figures, forget)
     if as_json:
         print_json(figures)
     else:
         _print_story(comparison, outcome, seconds, forget)
+        _print_receipt(paths.receipt, statement)
         say(f"{paths.root / 'report.png'} has the picture. {_CLAIM}")
 
 
@@ -108,26 +125,36 @@ def _train(
 
 def _export(paths: _Paths) -> float:
     """Export the run; returns the seconds that took, which is what each re-export would take."""
-    from pfm_edge.publishing import export_run
+    from pfm_edge.publishing import export_run, public_path, read_signing_keys, write_key_pair
     from pfm_edge.training import Run
 
+    if not paths.key.exists():
+        public_path(paths.key).unlink(missing_ok=True)
+        write_key_pair(paths.key, passphrase=None)
+    signers = read_signing_keys([paths.key])
     started = perf_counter()
     with stages("export") as stage:
-        report = export_run(Run.open(paths.run), paths.model, overwrite=True, progress=stage)
-    say(report.summary())
+        exported = export_run(
+            Run.open(paths.run), paths.model, signers=signers, overwrite=True, progress=stage
+        )
+    say(exported.summary())
     return perf_counter() - started
 
 
 def _on_device(
-    device: "DeviceProcess", folder: Path, run: "Run", data: "ClassificationData", forget: str
+    device: "DeviceProcess", paths: _Paths, run: "Run", data: "ClassificationData", forget: str
 ) -> tuple["Comparison", "ForgetOutcome"]:
     from pfm_edge.demo import compare
+    from pfm_edge.publishing import public_path
 
     ids = [record.class_id for record in run.classes]
     gone = ids[list(data.labels).index(forget)]
     with stages("device") as stage:
         stage("writing the held-out images as files")
-        images = _write_images(folder, data)
+        images = _write_images(paths.images, data)
+        stage("telling the device whom to trust")
+        _remove_state(paths.state)
+        device.trust(public_path(paths.key))
         stage("predicting")
         classes = device.classes()
         before = device.predict(images)
@@ -137,6 +164,29 @@ def _on_device(
         after = device.predict(images)
     truth = [ids[int(label)] for label in data.test.labels]
     return compare(truth, before, after, classes, gone), outcome
+
+
+def _remove_state(state: Path) -> None:
+    """Remove the device of an earlier demo: this one's numbers its bundles from one again."""
+    from pfm_edge.errors import RunError
+
+    if not state.exists():
+        return
+    if not (state / "ledger.jsonl").exists():
+        raise RunError(f"{state}: no device's memory, so it is not replaced; name another --out")
+    shutil.rmtree(state)
+
+
+def _check_receipt(
+    device: "DeviceProcess", paths: _Paths, outcome: "ForgetOutcome"
+) -> dict[str, Any]:
+    """Keep the receipt, have it verified, and return the statement in it."""
+    from pfm_edge_runtime.store import write_atomic
+
+    write_atomic(paths.receipt, outcome.receipt.encode())
+    device.verify_receipt(paths.receipt)
+    payload: dict[str, Any] = json.loads(base64.b64decode(json.loads(outcome.receipt)["payload"]))
+    return payload
 
 
 def _write_images(folder: Path, data: "ClassificationData") -> list[Path]:
@@ -161,6 +211,21 @@ def _keep(
     epochs = [record for record in read_metrics(run.metrics) if record["kind"] == "epoch"]
     draw(paths.root / "report.png", epochs, comparison, sorted(run.labels), forget)
     write_atomic(paths.root / "report.json", (json.dumps(figures, indent=2) + "\n").encode())
+
+
+def _print_receipt(path: Path, statement: dict[str, Any]) -> None:
+    said = statement["predicate"]
+    old = said["old_bytes"]
+    place = {True: "in place", False: "not in place", None: "in place or not"}[old["in_place"]]
+    rows = [
+        ["class", said["class_id"]],
+        ["signed by device", said["device"]],
+        ["at", f"{said['time']}, clock {said['clock']}"],
+        ["old bytes", f"{old['method']}, {place} on {old['file_system']}"],
+        ["ledger", f"record {said['ledger']['number']}, {said['ledger']['head'][:16]}…"],
+        ["new bundle", statement["subject"][0]["digest"]["sha256"]],
+    ]
+    print_table(table(f"The device's receipt ({path}), verified", ["it states", ""], rows))
 
 
 def _print_story(

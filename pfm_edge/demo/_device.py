@@ -39,18 +39,27 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class ForgetOutcome:
-    """What the device reported of a forget."""
+    """What the device reported of a forget.
+
+    Attributes:
+        milliseconds: until all of it was durable.
+        bytes_before: the bundle's size before.
+        bytes_after: and after.
+        receipt: the device's signed statement, the JSON text of a DSSE envelope.
+    """
 
     milliseconds: float
     bytes_before: int
     bytes_after: int
+    receipt: str
 
 
 class DeviceProcess:
     """Runs `pfm-device` commands on one model package, each in a new torch-free process."""
 
-    def __init__(self, package: Path, interpreter: Path | None = None) -> None:
+    def __init__(self, package: Path, state: Path, interpreter: Path | None = None) -> None:
         self._package = package
+        self._state = state
         self._python = str(interpreter or sys.executable)
         self._prelude = "" if interpreter else _BLOCK
 
@@ -62,16 +71,20 @@ class DeviceProcess:
         """
         self._python_code(self._prelude + "\n" + _PROBE, ())
 
+    def trust(self, issuer: Path) -> None:
+        """Make the device's memory, and say whose bundles it may use."""
+        self._run("init", "--key", str(issuer), "--state", str(self._state))
+
     def classes(self) -> dict[str, str]:
         """List the classes: label by class id."""
-        rows = self._json("classes", "--json", str(self._package))["classes"]
+        rows = self._json("classes")["classes"]
         return {row["class_id"]: row["label"] for row in rows}
 
     def predict(self, images: Sequence[Path]) -> Predictions:
         """Classify image files, all of one folder (a list could be too long for a command)."""
         paths = [str(path) for path in images]
         (folder,) = {str(path.parent) for path in images}
-        rows = self._json("predict", "--json", str(self._package), folder)["predictions"]
+        rows = self._json("predict", folder)["predictions"]
         by_image = {row["image"]: row for row in rows}
         ordered = [by_image[path] for path in paths]
         return Predictions(
@@ -81,15 +94,25 @@ class DeviceProcess:
 
     def forget(self, class_id: str) -> ForgetOutcome:
         """Forget a class for good."""
-        outcome = self._json("forget", "--json", str(self._package), class_id)
+        outcome = self._json("forget", class_id)
         return ForgetOutcome(
             milliseconds=1e3 * outcome["seconds"],
             bytes_before=outcome["bytes_before"],
             bytes_after=outcome["bytes_after"],
+            receipt=self._run("receipts", "show", class_id, "--state", str(self._state)),
         )
 
-    def _json(self, *arguments: str) -> Any:
-        return json.loads(self._python_code(self._prelude + _MAIN, arguments))
+    def verify_receipt(self, receipt: Path) -> str:
+        """Verify a receipt with the device's public key; returns what the command says."""
+        public = self._state / "device.pub"
+        return self._run("receipts", "verify", str(receipt), "--key", str(public)).strip()
+
+    def _json(self, command: str, *arguments: str) -> Any:
+        strict = ("--state", str(self._state), "--require-state", "--json")
+        return json.loads(self._run(command, str(self._package), *arguments, *strict))
+
+    def _run(self, *arguments: str) -> str:
+        return self._python_code(self._prelude + _MAIN, arguments)
 
     def _python_code(self, code: str, arguments: Sequence[str]) -> str:
         command = [self._python, "-c", code, *arguments]

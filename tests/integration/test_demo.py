@@ -5,6 +5,8 @@ import json
 import pytest
 
 from pfm_edge.cli import main
+from pfm_edge_runtime.keys import public_from_pem
+from pfm_edge_runtime.receipts import verify_receipt
 
 SMALL = ("training.epochs=2", "backbone.arguments.depth=1", "backbone.arguments.embed_dim=16")
 SHORT = [*(word for override in SMALL for word in ("--set", override)), "--json"]
@@ -25,6 +27,14 @@ def test_the_story(tmp_path, capsys, attention):
     assert (out / "run" / "checkpoint.safetensors").exists()
     assert (out / "model" / "backbone.onnx").exists()
     assert json.loads((out / "report.json").read_text()) == figures
+    assert figures["receipt"]["predicate"]["old_bytes"]["method"] == "overwritten"
+    public = public_from_pem((out / "state" / "device.pub").read_bytes())
+    facts = verify_receipt((out / "receipt.json").read_text(), public)
+    assert facts.record.class_id == figures["receipt"]["predicate"]["class_id"]
+    # And once more over the same folder: another device, which trusts the same issuer.
+    key = (out / "issuer.pem").read_bytes()
+    assert main(arguments) == 0
+    assert (out / "issuer.pem").read_bytes() == key
 
 
 def test_an_unknown_label_stops_before_training(tmp_path, capsys):
@@ -40,9 +50,9 @@ def test_a_device_that_can_import_torch_is_refused():
     from pfm_edge.demo import DeviceProcess
     from pfm_edge.errors import RunError
 
-    DeviceProcess(Path("model")).prove_torch_free()
+    DeviceProcess(Path("model"), Path("state")).prove_torch_free()
     with pytest.raises(RunError, match="torch can be imported"):
-        DeviceProcess(Path("model"), Path(sys.executable)).prove_torch_free()
+        DeviceProcess(Path("model"), Path("state"), Path(sys.executable)).prove_torch_free()
 
 
 def test_somebody_elses_folder_is_left_alone(tmp_path, capsys):
