@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
-from pfm_edge_runtime.bundle import Bundle, BundleLimits, ModelBinding
+from pfm_edge_runtime.bundle import Bundle, BundleLimits, ModelBinding, new_buffer
 from pfm_edge_runtime.digest import digest_of
 from pfm_edge_runtime.errors import BundleError, ManifestError, PackageError
 from pfm_edge_runtime.manifest import BUNDLE_FILE, MANIFEST_FILE, Manifest, Variant
@@ -44,7 +44,7 @@ class BundleFile:
     """
 
     path: Path
-    data: bytearray
+    data: memoryview
     identity: tuple[int, ...]
 
     def was_replaced(self) -> bool:
@@ -124,7 +124,7 @@ class PackageFiles:
             status = os.fstat(file.fileno())
             if status.st_size > most:
                 raise _too_large(path, most)
-            data = bytearray(status.st_size)
+            data = new_buffer(status.st_size)
             if file.readinto(data) != len(data) or file.read(1):
                 raise PackageError(f"{path} changes while it is read: try again")
         return BundleFile(path, data, _identity(status))

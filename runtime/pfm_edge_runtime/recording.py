@@ -128,7 +128,7 @@ def erase_and_record(device: DeviceState, path: Path, remaining: VerifiedBundle)
 
 
 def finish_and_record(
-    device: DeviceState, path: Path, bundle: VerifiedBundle, data: bytes | bytearray
+    device: DeviceState, path: Path, bundle: VerifiedBundle, data: bytes | memoryview
 ) -> int:
     """Finish what a crash left of earlier forgets, purge what came back; return the file's size.
 
@@ -165,7 +165,7 @@ def finish_and_record(
 def record_erased(
     device: DeviceState,
     bundle: VerifiedBundle,
-    data: bytes | bytearray,
+    data: bytes | memoryview,
     deed: Callable[[ClassId], OldBytes],
 ) -> None:
     """Append ``erased`` for every tombstone of the bundle's statement that waits for it.

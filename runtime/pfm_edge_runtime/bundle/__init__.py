@@ -8,13 +8,14 @@ bundle without it::
 
 A ``Bundle`` is well formed; a ``VerifiedBundle`` is also what this device may use::
 
+    data = new_buffer(size)            # then file.readinto(data): no copy is made of it
     verified = VerifiedBundle.from_bytes(data, expectation)
 
 ``read_tensors`` and ``write_tensors`` are the container alone, for other tensor files.
 """
 
 from pfm_edge_runtime.bundle._bundle import Bundle
-from pfm_edge_runtime.bundle._container import read_tensors, write_tensors
+from pfm_edge_runtime.bundle._container import new_buffer, read_tensors, write_tensors
 from pfm_edge_runtime.bundle._entries import ClassId, Entry, is_class_id, new_class_id
 from pfm_edge_runtime.bundle._expectation import (
     Expectation,
@@ -42,6 +43,7 @@ __all__ = [
     "TrustedKeys",
     "VerifiedBundle",
     "is_class_id",
+    "new_buffer",
     "new_class_id",
     "read_tensors",
     "write_tensors",

@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from pfm_edge_runtime.bundle._container import FloatArray
+from pfm_edge_runtime.bundle._container import Buffer, FloatArray
 from pfm_edge_runtime.bundle._entries import ClassId, Entry, EntryRecord, row_digests
 from pfm_edge_runtime.bundle._expectation import ModelBinding, StatementDigest, statement_digest
 from pfm_edge_runtime.bundle._limits import DEFAULT_LIMITS, BundleLimits
@@ -49,7 +49,7 @@ class Bundle:
     @classmethod
     def from_bytes(
         cls,
-        data: bytes | bytearray,
+        data: Buffer,
         *,
         limits: BundleLimits = DEFAULT_LIMITS,
         binding: ModelBinding | None = None,
@@ -60,8 +60,9 @@ class Bundle:
         ``bundle.envelope.signers()`` does that.
 
         Args:
-            data: The whole file. Bytes are copied; a bytearray is taken over and becomes the
-                memory of the tensors, so nobody else may write to it again.
+            data: The whole file. What cannot be written to is copied; a bytearray or a writable
+                memoryview (``new_buffer``) is taken over and becomes the memory of the tensors, so
+                nobody else may write to it again.
             limits: What it may cost.
             binding: The package that it must be for; ``None`` leaves that open.
 

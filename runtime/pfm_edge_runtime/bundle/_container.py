@@ -40,6 +40,7 @@ __all__ = [
     "FloatArray",
     "as_bytes",
     "check_lengths",
+    "new_buffer",
     "read_tensors",
     "valid_name",
     "view_tensors",
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 FloatArray: TypeAlias = NDArray[np.float32]
-Buffer: TypeAlias = bytes | bytearray
+Buffer: TypeAlias = bytes | bytearray | memoryview
 
 _LENGTH_BYTES = 8
 _ALIGNMENT = 8  # so that the data of a mapped file is aligned for every float type
@@ -110,6 +111,14 @@ def view_tensors(
 def as_bytes(tensor: FloatArray) -> memoryview:
     """Return the bytes of a tensor as a file has them: row-major, little-endian."""
     return np.ascontiguousarray(tensor, dtype=_STORED).reshape(-1).view(np.uint8).data
+
+
+def new_buffer(size: int) -> memoryview:
+    """Return writable memory of ``size`` bytes, with whatever was there before.
+
+    A ``bytearray`` would be filled with zeros first, which takes as long as reading the file.
+    """
+    return np.empty(size, np.uint8).data
 
 
 def check_lengths(data: Buffer, limits: BundleLimits) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pfm_edge_runtime._strict_json import canonical
-from pfm_edge_runtime.bundle._container import FloatArray, write_tensors
+from pfm_edge_runtime.bundle._container import Buffer, FloatArray, write_tensors
 from pfm_edge_runtime.bundle._entries import ClassId, EntryRecord
 from pfm_edge_runtime.bundle._statement import EntryDigest, Statement
 from pfm_edge_runtime.dsse import Envelope
@@ -33,14 +33,14 @@ class Parts:
         records: The entries, ascending by class id.
         arrays: float32 ``[classes, *slice_shape]`` by name, read-only; row i belongs to record i.
             None after :meth:`wipe`.
-        buffer: The file's bytes, if the arrays are views of it.
+        buffer: The file's bytes, writable, if the arrays are views of them.
     """
 
     envelope: Envelope
     statement: Statement
     records: tuple[EntryRecord, ...]
     arrays: dict[str, FloatArray]
-    buffer: bytearray | None = None
+    buffer: Buffer | None = None
 
     @property
     def tensors(self) -> Mapping[str, FloatArray]:

@@ -17,7 +17,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from pfm_edge_runtime.bundle._container import FloatArray, check_lengths, view_tensors
+from pfm_edge_runtime.bundle._container import (
+    Buffer,
+    FloatArray,
+    check_lengths,
+    new_buffer,
+    view_tensors,
+)
 from pfm_edge_runtime.bundle._entries import EntryRecord, row_digests
 from pfm_edge_runtime.bundle._expectation import (
     Expectation,
@@ -72,7 +78,7 @@ class Verified:
 
 
 def verify(
-    data: bytearray,
+    data: Buffer,
     *,
     limits: BundleLimits,
     device: Expectation | None = None,
@@ -124,9 +130,13 @@ def verify(
     return Verified(parts, signers, purged, parts.absent())
 
 
-def owned(data: bytes | bytearray) -> bytearray:
-    """Return memory that nobody else has: a copy of bytes, or the bytearray that was given."""
-    return data if isinstance(data, bytearray) else bytearray(data)
+def owned(data: Buffer) -> Buffer:
+    """Return memory that nobody else has: a copy, or the writable memory that was handed over."""
+    if not memoryview(data).readonly:
+        return data
+    copy = new_buffer(len(data))
+    copy[:] = data
+    return copy
 
 
 @contextmanager

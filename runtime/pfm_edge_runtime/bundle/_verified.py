@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pfm_edge_runtime.bundle._bundle import Bundle
-from pfm_edge_runtime.bundle._container import FloatArray
+from pfm_edge_runtime.bundle._container import Buffer, FloatArray
 from pfm_edge_runtime.bundle._entries import ClassId
 from pfm_edge_runtime.bundle._expectation import Expectation, Place, StatementDigest
 from pfm_edge_runtime.bundle._limits import DEFAULT_LIMITS, BundleLimits
@@ -48,7 +48,7 @@ class VerifiedBundle:
     @classmethod
     def from_bytes(
         cls,
-        data: bytes | bytearray,
+        data: Buffer,
         expectation: Expectation,
         *,
         limits: BundleLimits = DEFAULT_LIMITS,
@@ -56,8 +56,9 @@ class VerifiedBundle:
         """Verify a bundle, in eleven steps (docs/bundle-format.md).
 
         Args:
-            data: The whole file. Bytes are copied; a bytearray is taken over and becomes the
-                memory of the tensors, so nobody else may write to it again.
+            data: The whole file. What cannot be written to is copied; a bytearray or a writable
+                memoryview (``new_buffer``) is taken over and becomes the memory of the tensors, so
+                nobody else may write to it again.
             expectation: What this device knows.
             limits: What the file may cost.
 

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from pfm_edge_runtime.bundle import (
     StatementDigest,
     TrustedKeys,
     VerifiedBundle,
+    new_buffer,
 )
 from pfm_edge_runtime.digest import digest_of
 from pfm_edge_runtime.errors import (
@@ -245,14 +247,39 @@ def test_without_stays_verified() -> None:
 # --- memory
 
 
-def test_bytes_are_copied_and_a_bytearray_is_taken_over() -> None:
-    for data, shared in ((bytes(_DATA), False), (bytearray(_DATA), True)):
-        memory = np.frombuffer(data, np.uint8)
-        verified = VerifiedBundle.from_bytes(data, _MANAGED)
-        for tensor in verified.tensors.values():
-            assert np.shares_memory(tensor, memory) == shared
-            with pytest.raises(ValueError, match="read-only"):
-                tensor[...] = 0
+def _buffer() -> memoryview:
+    buffer = new_buffer(len(_DATA))
+    buffer[:] = _DATA
+    return buffer
+
+
+_GIVEN = {
+    "bytes": (lambda: _DATA, False),
+    "read-only view": (lambda: memoryview(_DATA), False),
+    "bytearray": (lambda: bytearray(_DATA), True),
+    "writable view": (_buffer, True),
+}
+
+
+@pytest.mark.parametrize(("given", "shared"), _GIVEN.values(), ids=_GIVEN.keys())
+def test_what_can_be_written_to_is_taken_over(
+    given: Callable[[], bytes | bytearray | memoryview], shared: bool
+) -> None:
+    data = given()
+    verified = VerifiedBundle.from_bytes(data, _MANAGED)
+    assert verified.to_bytes() == _DATA
+    for tensor in verified.tensors.values():
+        assert np.shares_memory(tensor, np.frombuffer(data, np.uint8)) == shared
+        with pytest.raises(ValueError, match="read-only"):
+            tensor[...] = 0
+    verified.wipe()
+    assert any(data) != shared
+
+
+def test_nothing_at_all_is_refused_in_every_form() -> None:
+    for data in (b"", bytearray(), new_buffer(0)):
+        with pytest.raises(BundleError, match="0 bytes"):
+            VerifiedBundle.from_bytes(data, _MANAGED)
 
 
 @pytest.mark.parametrize("redacted", [False, True])
