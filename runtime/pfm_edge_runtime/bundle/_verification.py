@@ -50,8 +50,7 @@ __all__ = ["Verified", "explained", "owned", "verify"]
 
 _KEYS = {"pfm_bundle", "statement", "entries"}
 _COPY = "copy the bundle again from where it was exported"
-_FIXES = {
-    **dict.fromkeys((1, 2, 6, 7, 8, 9), _COPY),
+_FIXES: dict[int | None, str] = {  # of what is well formed, and not what it claims to be
     3: "take one that the issuer signed, or tell this device whom to trust: pfm-device init "
     "--replace-trust",
     4: "take the bundle that was exported with this very package",
@@ -145,7 +144,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except BundleError as error:
-        fix = _FIXES[error.step or 1]
+        fix = _COPY if isinstance(error, BundleFormatError) else _FIXES.get(error.step, _COPY)
         raise type(error)(f"{error}; {fix}", step=error.step) from error
 
 
@@ -284,6 +283,8 @@ def _require_absences(
     recorded = frozenset(device.absences[digest])
     absent = parts.absent()
     if dropped := absent - recorded - {each.digest for each in purged}:
-        raise VerificationError(f"{len(dropped)} classes that this device had were dropped")
+        raise VerificationError(f"it lacks {len(dropped)} of the classes that this device had")
     if returned := recorded.intersection(each.digest for each in parts.records):
-        raise VerificationError(f"{len(returned)} classes that this device had lost are back")
+        raise VerificationError(
+            f"it holds {len(returned)} of the classes that this device recorded as gone"
+        )
