@@ -3,6 +3,7 @@
 redact(Path("model"), {class_id})
 """
 
+import glob
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 from pfm_edge._reading import read_whole
 from pfm_edge_runtime.bundle import Bundle, BundleLimits, ClassId
 from pfm_edge_runtime.erasure import finish, replace_erasing
-from pfm_edge_runtime.errors import BundleError, PackageError
+from pfm_edge_runtime.errors import BundleError, PackageError, StateError
+from pfm_edge_runtime.forgetting import forget_classes
 from pfm_edge_runtime.manifest import BUNDLE_FILE
+from pfm_edge_runtime.state import DeviceState, default_state_directory
 from pfm_edge_runtime.store import exclusive
 
 __all__ = ["redact"]
@@ -33,33 +36,50 @@ def redact(package: Path, gone: Collection[ClassId]) -> bool:
         PackageError: its bundle cannot be read, so nobody knows what is in it.
         StorageError: the disk refused.
     """
-    for unfinished in package.parent.glob(f".{package.name}.*.tmp"):
-        _redact(unfinished, gone)
+    for unfinished in package.parent.glob(f".{glob.escape(package.name)}.*.tmp"):
+        _rewrite(unfinished, gone)
     if not package.is_dir():
         return False
-    _redact(package, gone)
+    _tell_device(package, gone)
+    _rewrite(package, gone)
     return True
 
 
-def _redact(package: Path, gone: Collection[ClassId]) -> None:
+def _tell_device(package: Path, gone: Collection[ClassId]) -> None:
+    """Let the device memory of this machine forget them, too, if it uses the package.
+
+    Else it would take a class for one that somebody else had dropped, and refuse the package.
+    """
+    try:
+        device = DeviceState.open(default_state_directory())
+        bundle = _read_bundle(package)
+        if bundle is None or bundle.statement_digest not in device.memory.absences:
+            return
+        held = [each for each in bundle.class_ids if each in gone]
+        if held:
+            forget_classes(package, held, state=device)
+    except (BundleError, PackageError, StateError):  # it does not use the package then
+        return
+
+
+def _rewrite(package: Path, gone: Collection[ClassId]) -> None:
     with exclusive(package):
         path = package / BUNDLE_FILE
         finish(path)
-        data = _read(path)
-        if data is None:
-            return
-        try:
-            bundle = Bundle.from_bytes(data)
-        except BundleError as error:
-            raise PackageError(f"{path}: {error}; remove the package, or restore it") from error
-        held = [each for each in bundle.class_ids if each in gone]
-        if held:
+        bundle = _read_bundle(package)
+        held = [each for each in bundle.class_ids if each in gone] if bundle else []
+        if bundle and held:
             replace_erasing(path, bundle.without(held).to_bytes())
 
 
-def _read(path: Path) -> bytes | None:
+def _read_bundle(package: Path) -> Bundle | None:
+    path = package / BUNDLE_FILE
     if not os.path.lexists(path):
         return None
     if path.is_symlink():
         raise PackageError(f"{path} is a symbolic link: put the file itself there")
-    return read_whole(path, most=BundleLimits().max_file_bytes, error=PackageError)
+    data = read_whole(path, most=BundleLimits().max_file_bytes, error=PackageError)
+    try:
+        return Bundle.from_bytes(data)
+    except BundleError as error:
+        raise PackageError(f"{path}: {error}; remove the package, or restore it") from error

@@ -218,8 +218,9 @@ def test_usage_errors_exit_with_2(config, capsys):
 
 
 def test_every_command_has_help_with_an_example(capsys):
-    commands = (["train"], ["evaluate"], ["export"], ["verify"], ["weights", "import"], ["demo"])
-    for command in commands:
+    bundle = [["bundle", each] for each in ("inspect", "verify", "sign", "diff", "without")]
+    names = ("train", "evaluate", "export", "verify", "forget", "demo")
+    for command in (*([name] for name in names), *bundle, ["keys", "new"], ["weights", "import"]):
         assert main([*command, "--help"]) == 0
         assert "Example: pfm" in capsys.readouterr().out.replace("pip download", "pfm")
 
