@@ -13,13 +13,14 @@ from pfm_edge_runtime.errors import ConfigError
 if TYPE_CHECKING:
     from pfm_edge.erasing import RunForgotten
     from pfm_edge_runtime.bundle import ClassId
+    from pfm_edge_runtime.erasure import OldBytes
 
 __all__ = ["finish_run", "forget_command"]
 
 _STAYS = (
     "What stays: the weights that all classes share, and the optimiser's memory of them, were "
-    "trained on its images; the images themselves; copies made outside this run and the packages "
-    "named above; disk blocks of checkpoints that training replaced before."
+    "trained on its images; the images themselves; its id, and figures logged under that; copies "
+    "outside this run and the packages named; disk blocks that training freed before."
 )
 
 
@@ -53,7 +54,7 @@ def forget_command(
     if as_json:
         print_json({"run": str(run), **report.as_dict()})
     else:
-        _print(run, report)
+        _print(report)
 
 
 def finish_run(path: Path) -> None:
@@ -80,18 +81,23 @@ def _confirm(run: Path, class_ids: tuple["ClassId", ...]) -> None:
     typer.confirm(f"Forget {len(class_ids)} classes of {run} for good?", abort=True, err=True)
 
 
-def _print(run: Path, report: "RunForgotten") -> None:
+def _print(report: "RunForgotten") -> None:
     for class_id in report.class_ids:
         typer.echo(f"forgotten: {class_id}")
-    where, system = report.old_bytes.file_system, report.old_bytes.in_place
-    in_place = {
-        True: f"overwritten in place ({where})",
-        False: f"overwritten, but {where} may keep them elsewhere on the disk",
-        None: f"overwritten; whether in place is not known of {where}",
-    }[system]
-    say(f"{run}: {len(report.checkpoints)} checkpoints rewritten, old bytes {in_place}")
+    for path, old in report.checkpoints.items():
+        say(f"{path}: rewritten; its old bytes were {_deed(old)}")
     for package in report.packages:
         say(f"{package}: holds none of them")
     for package in report.missing:
         say(f"{package}: not found; if that package is elsewhere, it holds them still")
     say(_STAYS)
+
+
+def _deed(old: "OldBytes") -> str:
+    if old.method != "overwritten":
+        return f"{old.method} only: the file has other names, or {old.file_system} no hard links"
+    return {
+        True: f"overwritten in place ({old.file_system})",
+        False: f"overwritten, but {old.file_system} may keep them elsewhere on the disk",
+        None: f"overwritten; whether in place is not known of {old.file_system}",
+    }[old.in_place]

@@ -17,9 +17,9 @@ Each step does nothing where it was done before, so whoever comes next finishes 
 process left. Old bytes are overwritten as far as the file system lets us (`erasure`).
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from pfm_edge.errors import RunError
 from pfm_edge.registry import Registry, change_registry, read_registry
 from pfm_edge.training import Run, alone, drop_classes, is_checkpoint
 from pfm_edge_runtime.bundle import ClassId
-from pfm_edge_runtime.erasure import OldBytes, erase, finish, old_bytes
+from pfm_edge_runtime.erasure import OldBytes, erase, finish
 from pfm_edge_runtime.errors import PfmEdgeError
 
 __all__ = ["RunForgotten", "finish_forgetting", "forget_in_run"]
@@ -50,27 +50,25 @@ class RunForgotten:
 
     Attributes:
         class_ids: The classes; none of them is trained, evaluated or exported again.
-        checkpoints: The checkpoints that held one of them.
+        checkpoints: The checkpoints that held one of them, and what was done to their old bytes.
         packages: The packages that the registry knows; none holds one of them now.
         missing: Packages that it knows, but that are not where they were.
-        old_bytes: What could be done to the old bytes, on the run's file system.
     """
 
     class_ids: tuple[ClassId, ...]
-    checkpoints: tuple[Path, ...]
+    checkpoints: Mapping[Path, OldBytes]
     packages: tuple[Path, ...]
     missing: tuple[Path, ...]
-    old_bytes: OldBytes
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON object."""
         return {
             "forgotten": list(self.class_ids),
-            "checkpoints": [str(each) for each in self.checkpoints],
+            "checkpoints": [
+                {"path": str(path), **asdict(old)} for path, old in self.checkpoints.items()
+            ],
             "packages": [str(each) for each in self.packages],
             "missing_packages": [str(each) for each in self.missing],
-            "file_system": self.old_bytes.file_system,
-            "overwritten_in_place": self.old_bytes.in_place,
         }
 
 
@@ -113,20 +111,22 @@ def _erase(run: Run, class_ids: Sequence[ClassId]) -> RunForgotten:
     own = read_registry(run.own_registry)
     gone = set(own.forgotten)
     home = change_registry(run.registry, lambda known: known.without(own.forgotten), erasing=True)
-    checkpoints = tuple(_erase_from_files(run.path, gone, own))
+    checkpoints = dict(_erase_from_files(run.path, gone, own))
     known = list(dict.fromkeys(each.path for each in (*own.packages, *home.packages)))
     packages = tuple(each for each in known if redact(each, gone | set(home.forgotten)))
     missing = tuple(each for each in known if each not in packages)
     change_registry(run.own_registry, lambda known: known.with_erased(gone))
-    kind = old_bytes("overwritten", run.own_registry)
-    return RunForgotten(tuple(class_ids), checkpoints, packages, missing, kind)
+    return RunForgotten(tuple(class_ids), checkpoints, packages, missing)
 
 
-def _erase_from_files(path: Path, gone: Collection[ClassId], own: Registry) -> Iterator[Path]:
+def _erase_from_files(
+    path: Path, gone: Collection[ClassId], own: Registry
+) -> Iterator[tuple[Path, OldBytes]]:
     """Erase the classes from every file of the run, and leftovers of all of them."""
     for file in sorted(path.rglob("*.safetensors")):
-        if is_checkpoint(file) and drop_classes(file, gone, own.model):
-            yield file
+        old = drop_classes(file, gone, own.model) if is_checkpoint(file) else None
+        if old is not None:
+            yield file, old
         finish(file)
     evaluation = path / "evaluation.json"
     if own.unfinished and evaluation.exists():

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from pfm_edge.errors import RunError
-from pfm_edge_runtime.erasure import replace_erasing
+from pfm_edge_runtime.erasure import OldBytes, replace_erasing
 from pfm_edge_runtime.store import write_atomic
 
 __all__ = [
@@ -150,7 +150,7 @@ def is_checkpoint(path: Path) -> bool:
         raise RunError(f"{path}: cannot be read ({error}); remove it") from error
 
 
-def drop_classes(path: Path, gone: Collection[str], began_with: Sequence[str]) -> bool:
+def drop_classes(path: Path, gone: Collection[str], began_with: Sequence[str]) -> OldBytes | None:
     """Take classes out of a checkpoint: prompts, head rows, and the optimiser's memory of both.
 
     The score that a selected model was kept for was measured with them: it goes, too.
@@ -161,7 +161,7 @@ def drop_classes(path: Path, gone: Collection[str], began_with: Sequence[str]) -
         began_with: class ids by row, for a file that does not say.
 
     Returns:
-        Whether there was anything to take out.
+        What was done to the old bytes; None if there was nothing to take out.
 
     Raises:
         RunError: damaged, or with rows for other classes.
@@ -171,7 +171,7 @@ def drop_classes(path: Path, gone: Collection[str], began_with: Sequence[str]) -
     classes = contents.classes if contents.classes is not None else list(began_with)
     kept = [row for row, each in enumerate(classes) if each not in gone]
     if len(kept) == len(classes):
-        return False
+        return None
     tensors = {_MODEL + name: tensor for name, tensor in contents.model.items()}
     for name, tensor in (tensors | contents.optimizer).items():
         tensors[name] = tensor
@@ -180,8 +180,7 @@ def drop_classes(path: Path, gone: Collection[str], began_with: Sequence[str]) -
                 raise RunError(f"{path}: '{name}' has not a row for each class; remove the file")
             tensors[name] = tensor[kept].contiguous()
     metadata = _metadata(contents.step, None, [classes[row] for row in kept])
-    replace_erasing(path, safetensors.torch.save(tensors, metadata))
-    return True
+    return replace_erasing(path, safetensors.torch.save(tensors, metadata))
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -23,8 +23,8 @@ one line that names the thing at fault and the fix::
     ├── StorageError               the disk refused; what was there before is intact
     └── UnknownClassError          no class of that id or label
 
-The toolchain adds DataError, RunError and WeightsError (pfm_edge.errors), the exporters
-ExportError and ParityError (pfm_edge_exporters.errors), under the same root.
+The toolchain adds DataError, RegistryError, RunError and WeightsError (pfm_edge.errors), the
+exporters ExportError and ParityError (pfm_edge_exporters.errors), under the same root.
 """
 
 __all__ = [

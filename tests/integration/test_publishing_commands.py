@@ -126,6 +126,7 @@ def test_the_story(config, run, key, tmp_path, capsys, typed):
 
     printed = capsys.readouterr()
     assert printed.out == f"forgotten: {gone}\n"
+    assert f"{run / 'checkpoint.safetensors'}: rewritten; its old bytes were" in printed.err
     assert "What stays: the weights that all classes share" in printed.err
     assert f"{model}: holds none of them" in printed.err
     assert bundle_of(model).to_bytes() == before.without([gone]).to_bytes()

@@ -163,6 +163,18 @@ def test_the_old_files_are_overwritten(here):
             assert set(file.read()) == {0}
 
 
+def test_a_checkpoint_with_another_name_is_said_to_be(here):
+    """A backup by hard links is somebody's: it is not overwritten, and not passed over either."""
+    run = Run.open(here / "run")
+    (here / "backup").mkdir()
+    os.link(run.checkpoint, here / "backup" / "checkpoint")
+    before = run.checkpoint.read_bytes()
+    report = forget_in_run(run.path, [run.class_ids[1]])
+    assert report.checkpoints[run.checkpoint].method == "unlinked"
+    assert report.checkpoints[run.best].method == "overwritten"
+    assert (here / "backup" / "checkpoint").read_bytes() == before
+
+
 def test_what_stays_is_what_it_was(here):
     run = Run.open(here / "run")
     model, tensors, entries = load_model(run), safetensors.numpy.load_file(run.checkpoint), {}
@@ -192,7 +204,7 @@ def test_forgetting_twice_is_no_error_and_changes_nothing(here):
     before = {p: p.read_bytes() for p in here.rglob("*") if p.is_file()}
     assert find_classes(run.path, [gone]) == (gone,)
     report = forget_in_run(run.path, [gone])
-    assert report.checkpoints == ()
+    assert report.checkpoints == {}
     assert finish_forgetting(run.path) is None
     assert {p: p.read_bytes() for p in here.rglob("*") if p.is_file()} == before
 
