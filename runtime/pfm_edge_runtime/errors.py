@@ -10,6 +10,7 @@ one line that names the thing at fault and the fix::
     │   ├── BundleFormatError          its bytes break the format
     │   └── VerificationError          well formed, but not what it claims to be
     ├── ConfigError                what the user asked for makes no sense
+    ├── DoctorError                the doctor found something to mend
     ├── EnvelopeError              a signed text breaks its format
     │   └── SignatureError             a signature on it does not verify
     ├── ErasurePendingError        a class is forgotten and refused, its bytes are not gone yet
@@ -33,6 +34,7 @@ __all__ = [
     "BundleError",
     "BundleFormatError",
     "ConfigError",
+    "DoctorError",
     "EnvelopeError",
     "ErasurePendingError",
     "ImageError",
@@ -85,6 +87,10 @@ class VerificationError(BundleError):
 
 class ConfigError(PfmEdgeError):
     """What the user asked for makes no sense."""
+
+
+class DoctorError(PfmEdgeError):
+    """The doctor found something to mend."""
 
 
 class EnvelopeError(PfmEdgeError):

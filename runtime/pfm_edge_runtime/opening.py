@@ -246,7 +246,7 @@ def _expectation(files: PackageFiles, device: DeviceState, *, require_state: boo
     if trust is None and require_state:
         raise StateError(
             f"{device.directory} does not say whom to trust for {files.directory}: "
-            "pfm-device init --key ISSUER.pub"
+            "pfm-device init --replace-trust --key ISSUER.pub"
         )
     return Expectation(
         binding=files.binding,

@@ -15,7 +15,15 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from pfm_edge_runtime.cli import _classes, _embed, _forget, _predict
+from pfm_edge_runtime.cli import (
+    _classes,
+    _doctor,
+    _embed,
+    _forget,
+    _init,
+    _predict,
+    _receipts,
+)
 from pfm_edge_runtime.cli._output import note, printable
 from pfm_edge_runtime.errors import PfmEdgeError
 
@@ -66,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pfm-device {_version()}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (_predict, _embed, _classes, _forget):
+    for command in (_predict, _embed, _classes, _forget, _receipts, _init, _doctor):
         command.add_to(commands)
     return parser
 

@@ -1,7 +1,7 @@
 """Arguments that several commands share.
 
-Owns how a command is declared, how images are named on the command line, and how many of them
-are in memory at once::
+Owns how a command is declared, how images and keys are named on the command line, and how many
+images are in memory at once::
 
     parser = add_command(commands, "classes", "List the classes.", example, run)
 """
@@ -10,21 +10,29 @@ import argparse
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from pfm_edge_runtime.errors import ImageError
+from pfm_edge_runtime.errors import ImageError, KeyFileError
+
+if TYPE_CHECKING:
+    from pfm_edge_runtime.keys import PublicKey
 
 __all__ = [
     "Commands",
     "add_command",
     "add_image_arguments",
+    "add_plain_command",
+    "add_state_argument",
     "add_state_arguments",
     "batches",
     "find_images",
+    "positive",
+    "read_public_key_file",
 ]
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
+_MAX_KEY_BYTES = 2**16
 _BATCH = 16  # images between two reports of progress
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -37,6 +45,20 @@ def add_command(
     run: Callable[[argparse.Namespace], None],
 ) -> argparse.ArgumentParser:
     """Declare a command that works on a model package."""
+    parser = add_plain_command(commands, name, summary, example, run)
+    parser.add_argument("model", type=Path, metavar="MODEL", help="directory of the model package")
+    add_state_arguments(parser)
+    return parser
+
+
+def add_plain_command(
+    commands: Commands,
+    name: str,
+    summary: str,
+    example: str,
+    run: Callable[[argparse.Namespace], None],
+) -> argparse.ArgumentParser:
+    """Declare a command that says itself what it works on."""
     parser = commands.add_parser(
         name,
         help=summary,
@@ -44,8 +66,6 @@ def add_command(
         epilog=f"example:\n{example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="directory of the model package")
-    add_state_arguments(parser)
     parser.add_argument("--json", action="store_true", help="write JSON, for programs")
     # SUPPRESS: a --debug before the command must survive the command's own default.
     parser.add_argument(
@@ -58,14 +78,19 @@ def add_command(
     return parser
 
 
-def add_state_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare where the device's memory is, and whether it must be there."""
+def add_state_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare where the device's memory is."""
     parser.add_argument(
         "--state",
         type=Path,
         metavar="DIR",
         help="the device's memory (default: $PFM_EDGE_STATE, or the system's place for it)",
     )
+
+
+def add_state_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare where the device's memory is, and whether it must be there."""
+    add_state_argument(parser)
     parser.add_argument(
         "--require-state",
         action="store_true",
@@ -83,7 +108,7 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         help="image file, or directory of image files (not its subdirectories)",
     )
     parser.add_argument(
-        "--threads", type=_positive, metavar="N", help="threads to run on (default: every core)"
+        "--threads", type=positive, metavar="N", help="threads to run on (default: every core)"
     )
 
 
@@ -98,6 +123,24 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
         is_directory = os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises what this answers)
         found += _in_directory(path) if is_directory else [path]
     return found
+
+
+def read_public_key_file(path: Path) -> "PublicKey":
+    """Read a public key that was named on the command line.
+
+    Raises:
+        KeyFileError: It cannot be read, or is none.
+    """
+    from pfm_edge_runtime.keys import public_from_pem
+    from pfm_edge_runtime.store import without_waiting
+
+    try:
+        with open(path, "rb", opener=without_waiting) as file:
+            return public_from_pem(file.read(_MAX_KEY_BYTES))
+    except OSError as error:
+        raise KeyFileError(f"{path} cannot be read: {error.strerror or error}") from error
+    except KeyFileError as error:
+        raise KeyFileError(f"{path}: {error}") from error
 
 
 def batches(files: Sequence[Path]) -> Iterator[list[Path]]:
@@ -120,7 +163,8 @@ def _in_directory(directory: Path) -> list[Path]:
     return found
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Read a whole number from 1 up; argparse says what is wrong with another."""
     try:
         number = int(text)
     except ValueError:

@@ -21,11 +21,12 @@ _LOG_SECONDS = 10.0  # between two lines of a log
 
 
 class Progress:
-    """Counts images, and says so.
+    """Counts images, or what else takes long, and says so.
 
     Args:
         done: Word for what was done with them, as ``"predicted"``.
-        total: Number of images.
+        total: Number of them.
+        unit: What is counted.
         stream: Where to say it; standard error if ``None``.
         clock: Seconds from some fixed moment.
     """
@@ -35,11 +36,13 @@ class Progress:
         done: str,
         total: int,
         *,
+        unit: str = "images",
         stream: TextIO | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._done = done
         self._total = total
+        self._unit = unit
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._terminal = self._stream.isatty()
@@ -60,13 +63,13 @@ class Progress:
             self._stream.write("\n")
 
     def advance(self, count: int) -> None:
-        """Count ``count`` more images."""
+        """Count ``count`` more."""
         self._count += count
         now = self._clock()
         if now < self._next:
             return
         self._next = now + (_TERMINAL_SECONDS if self._terminal else _LOG_SECONDS)
-        text = f"{self._done} {self._count} of {self._total} images"
+        text = f"{self._done} {self._count} of {self._total} {self._unit}"
         self._stream.write(f"\r{text}" if self._terminal else f"{text}\n")
         self._stream.flush()
         self._open_line = self._terminal

@@ -9,6 +9,14 @@ directory, ``Memory`` what it amounts to, the records are how it changes::
     state.memory.floors[model_id]
 """
 
+from pfm_edge_runtime.state._checks import (
+    Check,
+    CheckStatus,
+    disk_check,
+    examine_rest,
+    examine_state,
+    mend_state,
+)
 from pfm_edge_runtime.state._class_records import ErasedRecord, Order, TombstoneRecord
 from pfm_edge_runtime.state._clock import Clock, ClockStatus, Moment, read_clock
 from pfm_edge_runtime.state._device import DeviceState
@@ -26,6 +34,8 @@ from pfm_edge_runtime.state._repair import Examination, examine_ledger, repair_l
 
 __all__ = [
     "AdoptRecord",
+    "Check",
+    "CheckStatus",
     "Clock",
     "ClockStatus",
     "Damage",
@@ -41,7 +51,11 @@ __all__ = [
     "RepairRecord",
     "TombstoneRecord",
     "default_state_directory",
+    "disk_check",
     "examine_ledger",
+    "examine_rest",
+    "examine_state",
+    "mend_state",
     "read_clock",
     "repair_ledger",
 ]

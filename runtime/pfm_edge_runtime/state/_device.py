@@ -37,7 +37,7 @@ _UNSETTLED = {InstallRecord.kind, TombstoneRecord.kind}
 
 
 class DeviceState:
-    """A device's memory; made by :meth:`open`, :meth:`create` and :meth:`adopt` only.
+    """A device's memory; made by its class methods only.
 
     Threads may share it. ``memory`` may be read at any time; it is replaced, never changed.
 
@@ -120,8 +120,19 @@ class DeviceState:
         return cls.open(directory, clock=clock)
 
     @classmethod
-    def adopt(cls, directory: str | Path, *, clock: Clock = read_clock) -> "DeviceState":
+    def adopt(
+        cls,
+        directory: str | Path,
+        *,
+        trust: TrustedKeys | None = None,
+        clock: Clock = read_clock,
+    ) -> "DeviceState":
         """Take over a state that was copied here, or lost its key: a new key, the same memory.
+
+        Args:
+            directory: Where it lies.
+            trust: Whose signatures count from now on; ``None``: whoever did before.
+            clock: What tells the time.
 
         Raises:
             StateMissingError: There is none.
@@ -132,11 +143,42 @@ class DeviceState:
         state._read(trusting=True)
         with state._locked():
             state._read(trusting=True)
+            identity = state.memory.identity
             with refused(state.directory, "run pfm-device init --adopt again"):
                 key = new_key(state._layout)
+                if trust is not None:
+                    write_trust(state._layout, trust)
+            bound = identity.machine is not None or trust is not None
+            state._identify_as(
+                key.key_id,
+                machine_digest() if bound else None,
+                managed=identity.managed or trust is not None,
+            )
+        return cls.open(directory, clock=clock)
+
+    @classmethod
+    def replace_trust(
+        cls, directory: str | Path, trust: TrustedKeys, *, clock: Clock = read_clock
+    ) -> "DeviceState":
+        """Set whose signatures count on this device, and bind the state to this machine.
+
+        It needs no readable ``trust/keys.json``: a damaged one is replaced.
+
+        Raises:
+            StateMissingError: There is no state.
+            StateError: Its ledger is damaged, or it is another device's.
+            StorageError: The disk refused; run it again.
+        """
+        state = cls(Path(directory), clock)
+        state._read(trusting=True)
+        with state._locked():
+            state._read(trusting=True)
             identity = state.memory.identity
-            machine = None if identity.machine is None else machine_digest()
-            state._identify_as(key.key_id, machine, managed=identity.managed)
+            state._require_own(read_key(state._layout), identity)
+            with refused(state.directory, "run pfm-device init --replace-trust again"):
+                write_trust(state._layout, trust)
+            machine = identity.machine or machine_digest()
+            state._identify_as(identity.device, machine, managed=True)
         return cls.open(directory, clock=clock)
 
     @property
@@ -213,20 +255,6 @@ class DeviceState:
             raise RuntimeError("DeviceState.append() belongs inside of exclusive()")
         return self._append(records) if records else ()
 
-    def set_trust(self, trust: TrustedKeys) -> None:
-        """Set whose signatures count on this device, and bind it to this machine.
-
-        Raises:
-            StateError: As :meth:`refresh`.
-            StorageError: The disk refused; run it again.
-        """
-        with self.exclusive():
-            with refused(self.directory, "run pfm-device init --replace-trust again"):
-                write_trust(self._layout, trust)
-            machine = self.memory.identity.machine or machine_digest()
-            self._identify_as(self.device, machine, managed=True)
-            self.trust = trust
-
     @contextmanager
     def _locked(self) -> Iterator[None]:
         with self._writing:
@@ -292,11 +320,6 @@ class DeviceState:
         """Require that the state is this device's; take over its key and whom it trusts."""
         key = read_key(self._layout)
         self._require_own(key, identity)
-        if identity.machine is not None and identity.machine != machine_digest():
-            raise StateError(
-                f"{self.directory} is the state of another device: it is bound to another "
-                f"machine; {_ADOPT}"
-            )
         trust = read_trust(self._layout)
         if trust is None and identity.managed:
             raise StateError(
@@ -310,4 +333,9 @@ class DeviceState:
             raise StateError(
                 f"{self.directory} is the state of another device: its ledger belongs to key "
                 f"{identity.device[:16]}…, device.key is {key.key_id[:16]}…; {_ADOPT}"
+            )
+        if identity.machine is not None and identity.machine != machine_digest():
+            raise StateError(
+                f"{self.directory} is the state of another device: it is bound to another "
+                f"machine; {_ADOPT}"
             )

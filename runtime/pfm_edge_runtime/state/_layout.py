@@ -31,6 +31,7 @@ __all__ = [
     "put",
     "read_file",
     "refused",
+    "try_lock",
     "write_all",
 ]
 
@@ -139,16 +140,42 @@ def locked(layout: Layout) -> Iterator[None]:
         StorageError: The lock cannot be opened.
     """
     with refused(layout.lock, "nothing changed"):
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-        descriptor = os.open(layout.lock, flags, PRIVATE)
+        descriptor = _open_lock(layout)
     try:
-        with refused(layout.lock, "nothing changed"), suppress(ImportError):
-            import fcntl  # noqa: PLC0415 (POSIX only)
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with refused(layout.lock, "nothing changed"):
+            _flock(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)
+
+
+def try_lock(layout: Layout) -> bool:
+    """Tell whether nobody holds the state just now.
+
+    Raises:
+        OSError: The lock cannot be opened.
+    """
+    descriptor = _open_lock(layout)
+    try:
+        _flock(descriptor, wait=False)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _open_lock(layout: Layout) -> int:
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+    return os.open(layout.lock, flags, PRIVATE)
+
+
+def _flock(descriptor: int, *, wait: bool) -> None:
+    try:
+        import fcntl  # noqa: PLC0415 (POSIX only)
+    except ImportError:
+        return
+    fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def make_directory(directory: Path) -> None:

@@ -1,0 +1,153 @@
+"""The doctor: everything that can be verified on a device, and how to mend what is wrong.
+
+Owns the checks of a package on this device; those of the state are ``state``'s. To examine a
+package is to open it, so what a power cut left of a forget is finished on the way::
+
+    checks = [*examine_state(directory, require_state=True), *examine_model(model, state)]
+    [check.fix for check in checks if check.status == "problem"]
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pfm_edge_runtime.erasure import leftovers
+from pfm_edge_runtime.errors import PfmEdgeError, StateError
+from pfm_edge_runtime.opening import OpenModel, open_model
+from pfm_edge_runtime.package import ModelPackage, PackageFiles
+from pfm_edge_runtime.state import (
+    Check,
+    DeviceState,
+    disk_check,
+    examine_rest,
+    examine_state,
+    mend_state,
+)
+from pfm_edge_runtime.store import without_waiting
+
+__all__ = [
+    "Check",
+    "examine_model",
+    "examine_rest",
+    "examine_state",
+    "mend_state",
+    "open_for_examination",
+    "package_bytes",
+]
+
+_CHUNK_BYTES = 2**20
+_COPY_AGAIN = "copy the package again from where it was exported"
+
+
+def open_for_examination(directory: Path) -> DeviceState | None:
+    """Open a state if there is one and it can be opened; :func:`examine_state` says why not."""
+    try:
+        return DeviceState.open(directory)
+    except StateError:
+        return None
+
+
+def examine_model(
+    directory: Path,
+    state: DeviceState | None,
+    *,
+    require_state: bool = False,
+    report: Callable[[int], None] = lambda _: None,
+) -> Iterator[Check]:
+    """Look at a package: its files, its bundle as this device sees it, and what waits there.
+
+    Args:
+        directory: The package.
+        state: The device's memory; without one, nothing is asked of it, and none is made.
+        require_state: As for ``opening.open_model``.
+        report: Is told how many bytes more were verified.
+    """
+    try:
+        files = PackageFiles.open(directory, verify_files=False)
+    except PfmEdgeError as error:
+        yield Check("manifest", "problem", str(error))
+        return
+    yield Check("manifest", "ok", f"model {files.manifest.model_id[:19]}…")
+    yield from _files(files, report)
+    yield from _bundle(files, state, require_state=require_state)
+    yield disk_check("disk", files.bundle_path)
+
+
+def package_bytes(directory: Path) -> int:
+    """Return how many bytes :func:`examine_model` will report, as far as that can be told."""
+    try:
+        files = PackageFiles.open(directory, verify_files=False)
+        return sum((files.directory / name).stat().st_size for name in files.manifest.files)
+    except (OSError, PfmEdgeError):
+        return 0
+
+
+def _files(files: PackageFiles, report: Callable[[int], None]) -> Iterator[Check]:
+    wrong = 0
+    for name, expected in files.manifest.files.items():
+        path = files.directory / name
+        try:
+            found = _digest(path, report)
+        except OSError as error:
+            finding = f"{path} cannot be read: {error.strerror or error}"
+        else:
+            if found == expected:
+                continue
+            finding = f"{path} is not the file that manifest.json lists"
+        wrong += 1
+        yield Check("files", "problem", finding, _COPY_AGAIN)
+    if not wrong:
+        yield Check("files", "ok", f"{len(files.manifest.files)} as manifest.json lists them")
+
+
+def _digest(path: Path, report: Callable[[int], None]) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb", opener=without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return "no regular file"
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            report(len(chunk))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _bundle(
+    files: PackageFiles, state: DeviceState | None, *, require_state: bool
+) -> Iterator[Check]:
+    if state is None:
+        yield _unasked(files.directory)
+        return
+    try:
+        model = open_model(
+            files.directory, state=state, require_state=require_state, verify_files=False
+        )
+    except PfmEdgeError as error:
+        yield Check("bundle", "problem", str(error))
+        return
+    yield Check("bundle", "ok", _facts(model))
+    if model.problem is not None:
+        yield Check("erasure", "problem", f"forgotten, not yet erased: {model.problem}")
+    for each in leftovers(files.bundle_path):
+        yield Check("erasure", "problem", f"{each} is still there", "pfm-device doctor, once more")
+
+
+def _unasked(directory: Path) -> Check:
+    """Say what can be said without a memory: the bundle's form, and that it is for this package."""
+    try:
+        bundle = ModelPackage.open(directory, verify_files=False).bundle
+    except PfmEdgeError as error:
+        return Check("bundle", "problem", str(error))
+    return Check(
+        "bundle", "note", f"well formed, {len(bundle)} classes; no memory says whether to trust it"
+    )
+
+
+def _facts(model: OpenModel) -> str:
+    bundle = model.bundle
+    signed = f"signed by {len(bundle.signers)}" if bundle.signers else "signed by nobody"
+    return (
+        f"{len(bundle.class_ids)} classes, place {bundle.place.epoch}.{bundle.place.sequence}, "
+        f"{signed}; all eleven steps"
+    )
