@@ -71,3 +71,8 @@ def test_the_command(device, tmp_path):
     run([str(command), "forget", str(package), classes[0]["class_id"]])
     left = json.loads(run([str(command), "classes", "--json", str(package)]))["classes"]
     assert left == classes[1:]
+
+
+def test_the_systemd_unit_comes_along(device):
+    folder = device.parents[1] / "lib" / "systemd" / "system"
+    assert [path.name for path in folder.iterdir()] == ["pfm-device-check@.service"]
