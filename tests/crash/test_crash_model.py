@@ -76,7 +76,17 @@ def test_a_synced_append_keeps_what_was_there(tmp_path: Path) -> None:
     contents = {point.image.tree.contents()["data"] for point in crash_points(recording)}
     assert {each[: len(OLD)] for each in contents if each is not None} == {OLD}
     tails = {each[len(OLD) :] for each in contents if each is not None}
-    assert tails == {b"", b"l", b"li", b"line", b"line\n", bytes(5), b"\0\0ne\n"}
+    assert tails == {
+        b"",
+        b"l",
+        b"li",
+        b"line",
+        b"line\n",
+        bytes(5),
+        b"\0ine\n",
+        b"\0\0ne\n",
+        b"\0\0\0\0\n",
+    }
 
 
 # --- not safe -----------------------------------------------------------------------------------

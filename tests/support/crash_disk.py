@@ -249,11 +249,13 @@ def _survivors(stored: bytes, pending: Sequence[_Pending]) -> dict[str, bytes]:
         )
     if isinstance(last, Write):
         size = len(last.data)
-        for cut in sorted({1, size // 2, size - 1} - {0, size, -1}):
+        quarters = {size // 4, size // 2, size - size // 4}
+        for cut in sorted({1, *quarters, size - 1} - {0, size, -1}):
             torn = Write(last.inode, last.offset, last.data[:cut])
             found[f"torn at byte {cut}"] = _replay(stored, [*before, torn])
-        half = Write(last.inode, last.offset + size // 2, last.data[size // 2 :])
-        found["only the end"] = _replay(stored, [*before, half])
+        for cut in sorted(quarters - {0, size}):
+            end = Write(last.inode, last.offset + cut, last.data[cut:])
+            found[f"only from byte {cut} on"] = _replay(stored, [*before, end])
     return found
 
 

@@ -25,6 +25,7 @@ from unittest import mock
 
 from tests.support.crash_disk import CrashDisk
 from tests.support.disk_events import (
+    ROOT,
     Entries,
     Entry,
     Event,
@@ -32,6 +33,7 @@ from tests.support.disk_events import (
     Mode,
     Recording,
     Resize,
+    Snapshot,
     Step,
     Sync,
     Write,
@@ -40,26 +42,38 @@ from tests.support.disk_events import (
 
 
 @contextmanager
-def recorded(root: Path, also: Callable[[Step], None] | None = None) -> Iterator[Recording]:
+def recorded(
+    root: Path, also: Callable[[Step], None] | None = None, *, known: Snapshot | None = None
+) -> Iterator[Recording]:
     """Record every change below ``root`` until the block ends, however it ends.
 
     Args:
         root: An existing directory. All that is in it now counts as durable.
         also: Called after each step, before its call returns to the caller; it may not return.
+        known: The tree that was made real there, if its inodes shall keep their numbers.
     """
-    recorder = _Recorder(Path(os.path.realpath(root)), also)
+    recorder = _Recorder(Path(os.path.realpath(root)), also, known)
     with recorder.hooked():
         yield recorder.recording
     _require_nothing_missed(recorder)
 
 
 class _Recorder:
-    def __init__(self, root: Path, also: Callable[[Step], None] | None) -> None:
+    def __init__(
+        self, root: Path, also: Callable[[Step], None] | None, known: Snapshot | None
+    ) -> None:
         self.root = root
         self.numbers: dict[tuple[int, int], Inode] = {}
-        self.recording = Recording(take_snapshot(root, self.numbers))
+        start = take_snapshot(root, self.numbers)
+        if known is not None:
+            paths = known.paths()
+            renumbered = {inode: paths[path] for path, inode in start.paths().items()}
+            renumbered[ROOT] = ROOT
+            self.numbers = {key: renumbered[inode] for key, inode in self.numbers.items()}
+            start = known
+        self.recording = Recording(start)
         self._also = also
-        self._next = len(self.numbers)
+        self._next = 1 + max(start.modes)
 
     @contextmanager
     def hooked(self) -> Iterator[None]:

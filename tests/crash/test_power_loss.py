@@ -1,0 +1,35 @@
+"""The power goes at any moment, with any part of what was not synced: the device is always right.
+
+Every distinct disk that this may leave is made real, opened, finished and judged
+(:mod:`tests.support.crash_judge` has the rules).
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.crash_disk import crash_points
+from tests.support.crash_scenarios import SCENARIOS
+from tests.support.device_disk import ERASED, KEPT, REFUSED
+from tests.support.power_loss import Lab
+
+_LEAST_POINTS = 150
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_power_loss(name: str, tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "lab", SCENARIOS[name])
+    recording = lab.record()
+    report = lab.examine(recording, crash_points(recording))
+    assert report.violations == []
+    if SCENARIOS[name].forgotten:  # and all three states were there to be found
+        assert report.states.keys() == {(KEPT, KEPT), (REFUSED, ERASED), (ERASED, ERASED)}
+
+
+def test_the_points_of_a_forget_are_many_and_distinct(tmp_path: Path) -> None:
+    found: set[bytes] = set()
+    for name, scenario in SCENARIOS.items():
+        if scenario.forgotten:
+            recording = Lab(tmp_path / name, scenario).record()
+            found |= {point.image.fingerprint() for point in crash_points(recording)}
+    assert len(found) >= _LEAST_POINTS
