@@ -181,7 +181,7 @@ def _mapped(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StorageError(
             f"old bytes beside {path.parent / path.name} cannot be erased yet: "
-            f"{error.strerror or error}; they are erased when the package is opened again"
+            f"{error.strerror or error}; the next attempt goes on"
         ) from error
 
 
