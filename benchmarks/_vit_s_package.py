@@ -44,7 +44,7 @@ def write_package(directory: Path, attention: str, *, classes: int, key: Signing
         image=ImageInput("image", (3, 224, 224)),
         class_inputs=_INPUTS[attention],
         preprocessing=Preprocessing("RGB", 256, "bicubic", 0.875, "center", (0.5,) * 3, (0.5,) * 3),
-        variants=(Variant("backbone.onnx", "fp32", None),),
+        variants=(Variant("backbone.onnx", "fp32"),),
         files={"backbone.onnx": digest_of(_GRAPH), "golden.safetensors": digest_of(b"")},
         created_with={"benchmarks": "1"},
     )

@@ -19,6 +19,8 @@ from pfm_edge_runtime.manifest import (
     Manifest,
     Mode,
     ModelId,
+    PixelType,
+    Precision,
     Preprocessing,
     Variant,
 )
@@ -72,7 +74,7 @@ def encode(manifest: Manifest) -> bytes:
         "attention": manifest.attention,
         "image": {
             "name": manifest.image.name,
-            "dtype": _DTYPE,
+            "dtype": manifest.image.dtype,
             "shape": [_BATCH, *manifest.image.shape],
         },
         "class_inputs": [
@@ -95,7 +97,13 @@ def encode(manifest: Manifest) -> bytes:
             "std": [float(value) for value in spec.std],
         },
         "variants": [
-            {"file": each.file, "precision": each.precision, "capacity": each.capacity}
+            {
+                "file": each.file,
+                "precision": each.precision,
+                "capacity": each.capacity,
+                "batch": each.batch,
+                "opset": each.opset,
+            }
             for each in manifest.variants
         ],
         "files": dict(sorted(manifest.files.items())),
@@ -124,6 +132,9 @@ class _Object:
 
     def integer(self, key: str) -> int:
         return self._typed(key, self.get(key), int)
+
+    def integer_or_null(self, key: str) -> int | None:
+        return None if self.get(key) is None else self.integer(key)
 
     def number(self, key: str) -> float:
         return self._number(key, self.get(key))
@@ -175,12 +186,15 @@ _JSON_NAMES: dict[type, str] = {
 
 
 def _image(value: _Object) -> ImageInput:
-    value.constant("dtype", _DTYPE)
     shape = value.get("shape")
     if not isinstance(shape, list) or shape[:1] != [_BATCH]:
         raise ManifestError(f'image.shape must begin with "{_BATCH}"')
-    # Number and type of the sizes are for ImageInput to check.
-    image = ImageInput(value.text("name"), cast("tuple[int, int, int]", tuple(shape[1:])))
+    # Number and type of the sizes, and the word of the type, are for ImageInput to check.
+    image = ImageInput(
+        name=value.text("name"),
+        shape=cast("tuple[int, int, int]", tuple(shape[1:])),
+        dtype=cast("PixelType", value.text("dtype")),
+    )
     value.done()
     return image
 
@@ -212,11 +226,12 @@ def _preprocessing(value: _Object) -> Preprocessing:
 
 
 def _variant(value: _Object) -> Variant:
-    capacity = value.get("capacity")
     found = Variant(
         file=value.text("file"),
-        precision=value.text("precision"),
-        capacity=None if capacity is None else value.integer("capacity"),
+        precision=cast("Precision", value.text("precision")),
+        capacity=value.integer_or_null("capacity"),
+        batch=value.integer_or_null("batch"),
+        opset=value.integer("opset"),
     )
     value.done()
     return found

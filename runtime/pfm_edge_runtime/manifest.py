@@ -30,6 +30,8 @@ __all__ = [
     "Manifest",
     "Mode",
     "ModelId",
+    "PixelType",
+    "Precision",
     "Preprocessing",
     "Variant",
 ]
@@ -40,6 +42,8 @@ ModelId = NewType("ModelId", str)
 Mode: TypeAlias = Literal["L", "RGB"]
 Interpolation: TypeAlias = Literal["bicubic", "bilinear", "box", "hamming", "lanczos", "nearest"]
 CropMode: TypeAlias = Literal["center", "squash"]
+PixelType: TypeAlias = Literal["float32", "uint8"]
+Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
 MANIFEST_FILE = "manifest.json"
 BUNDLE_FILE = "bundle.safetensors"
@@ -49,6 +53,7 @@ _OUTPUTS = ("logits", "embedding")
 _CHANNELS: Mapping[str, int] = {"L": 1, "RGB": 3}
 _MAX_SIZE = 65_536  # of one axis, in elements
 _MAX_ELEMENTS = 1 << 26  # of one preprocessed image: 256 MiB of float32
+_OPSETS = (18, 23)
 _MAX_CLASS_INPUTS = 64  # BundleLimits.max_tensors
 _MAX_SLICE_RANK = 7  # the class axis makes it 8: BundleLimits.max_rank
 _TENSOR_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,127}")  # what the bundle's container can name
@@ -104,15 +109,18 @@ class ClassInput:
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """The image input of the graph: float32 ``[batch, channels, height, width]``.
+    """The image input of the graph: ``[batch, channels, height, width]``.
 
     Attributes:
         name: Name of the graph's input.
         shape: Channels, height and width; the batch axis comes before them.
+        dtype: ``"float32"`` where pixels come scaled and normalised; ``"uint8"`` where they come
+            as they are after resizing and cropping, because the graph does the rest.
     """
 
     name: str
     shape: tuple[int, int, int]
+    dtype: PixelType = "float32"
 
     def __post_init__(self) -> None:
         _require(
@@ -122,6 +130,8 @@ class ImageInput:
         _require(len(self.shape) == 3, "image.shape must be batch, channels, height and width")  # noqa: PLR2004
         _require_sizes("image.shape", self.shape)
         _require(prod(self.shape) <= _MAX_ELEMENTS, f"image.shape {list(self.shape)} is too large")
+        kinds = get_args(PixelType)
+        _require(self.dtype in kinds, f"image.dtype {self.dtype!r} is none of {kinds}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,23 +179,40 @@ class Preprocessing:
 class Variant:
     """One graph file of the package; all variants compute the same model.
 
+    A static graph has one more input, ``class_mask`` bool ``[capacity]``: true where a class is
+    present. Its class inputs hold ``capacity`` rows, zeros where there is no class.
+
     Attributes:
         file: Name of the file in the package.
-        precision: What the graph computes in, as ``"fp32"``; inputs and outputs are float32.
-        capacity: Number of classes of a static graph; ``None`` for a dynamic class axis.
+        precision: What the graph computes in; inputs and outputs are the same in all of them.
+        capacity: Number of class rows of a static graph; ``None`` for a dynamic class axis.
+        batch: Number of images of a static graph; ``None`` for a dynamic batch axis.
+        opset: Version of ONNX's operator set.
     """
 
     file: str
-    precision: str
-    capacity: int | None
+    precision: Precision
+    capacity: int | None = None
+    batch: int | None = None
+    opset: int = 18
 
     def __post_init__(self) -> None:
+        kinds = get_args(Precision)
         _require(
-            _WORD.fullmatch(self.precision) is not None,
-            f"precision {self.precision!r} of variant {self.file!r} must be a word as fp32",
+            self.precision in kinds,
+            f"precision {self.precision!r} of variant {self.file!r} is none of {kinds}",
         )
-        if self.capacity is not None:
-            _require_sizes(f"capacity of variant {self.file!r}", (self.capacity,))
+        for name, size in (("capacity", self.capacity), ("batch", self.batch)):
+            if size is not None:
+                _require_sizes(f"{name} of variant {self.file!r}", (size,))
+        _require(
+            self.batch is None or self.capacity is not None,
+            f"variant {self.file!r} has a fixed batch, so it needs a capacity too",
+        )
+        _require(
+            type(self.opset) is int and self.opset in _OPSETS,
+            f"opset {self.opset!r} of variant {self.file!r} is none of {_OPSETS}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +225,8 @@ class Manifest:
         image: The image input.
         class_inputs: The class inputs; at least one.
         preprocessing: How an image becomes the image input.
-        variants: The graph files; at least one.
+        variants: The graph files; first the one that runs anywhere and takes any number of
+            classes and images: fp32, dynamic, opset 18.
         files: Digest of every file of the package but manifest and bundle, by name.
         outputs: ``logits`` float32 [batch, classes] and ``embedding`` float32 [batch, width].
         created_with: Versions of what made the package, by name; informs, changes nothing.
@@ -247,6 +275,13 @@ class Manifest:
         _require(len(self.variants) > 0, "variants must name at least one graph")
         for variant in self.variants:
             _require(variant.file in self.files, f"variant {variant.file!r} is missing from files")
+        first = self.variants[0]
+        _require(
+            first == Variant(first.file, "fp32"),
+            f"the first variant, {first.file!r}, must be fp32, dynamic and of opset 18",
+        )
+        names = {variant.file for variant in self.variants}
+        _require(len(names) == len(self.variants), "two variants share one file")
 
     @property
     def bundle_inputs(self) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -130,17 +130,8 @@ class PackageFiles:
         return BundleFile(path, data, _identity(status))
 
     def dynamic_variant(self) -> Variant:
-        """Return the first graph whose class axis is dynamic.
-
-        Raises:
-            PackageError: Every graph has a fixed capacity.
-        """
-        for variant in self.manifest.variants:
-            if variant.capacity is None:
-                return variant
-        raise PackageError(
-            f"{self.directory} holds no graph with a dynamic class axis: export it without --static"
-        )
+        """Return the graph that takes any number of classes and images, in float32."""
+        return self.manifest.variants[0]
 
     def read_graph(self, variant: Variant) -> bytes:
         """Read a graph and verify these very bytes: what is loaded is what was checked.

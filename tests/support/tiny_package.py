@@ -122,7 +122,7 @@ def tiny_manifest(files: Mapping[str, bytes], model_id: ModelId = MODEL_ID) -> M
         image=IMAGE,
         class_inputs=CLASS_INPUTS,
         preprocessing=PREPROCESSING,
-        variants=(Variant("backbone.onnx", "fp32", None),),
+        variants=(Variant("backbone.onnx", "fp32"),),
         files={name: digest_of(data) for name, data in files.items()},
         created_with={"tests": "1"},
     )

@@ -57,7 +57,7 @@ def write_wide_package(directory: Path) -> WidePackage:
         image=ImageInput("image", (1, SIDE, SIDE)),
         class_inputs=CLASS_INPUTS,
         preprocessing=Preprocessing("L", SIDE, "bicubic", 1.0, "center", (0.5,), (0.5,)),
-        variants=(Variant("backbone.onnx", "fp32", None),),
+        variants=(Variant("backbone.onnx", "fp32"),),
         files={name: digest_of(data) for name, data in files.items()},
         created_with={"tests": "1"},
     ).to_bytes()

@@ -68,11 +68,21 @@ _LITERAL = b"""{
     {
       "file": "backbone.onnx",
       "precision": "fp32",
-      "capacity": null
+      "capacity": null,
+      "batch": null,
+      "opset": 18
+    },
+    {
+      "file": "static-8.onnx",
+      "precision": "int8",
+      "capacity": 8,
+      "batch": 2,
+      "opset": 23
     }
   ],
   "files": {
-    "backbone.onnx": "sha256:1111111111111111111111111111111111111111111111111111111111111111"
+    "backbone.onnx": "sha256:1111111111111111111111111111111111111111111111111111111111111111",
+    "static-8.onnx": "sha256:2222222222222222222222222222222222222222222222222222222222222222"
   },
   "created_with": {
     "torch": "2.9"
@@ -88,8 +98,14 @@ def _literal_manifest() -> Manifest:
         image=ImageInput("image", (1, 8, 8)),
         class_inputs=(ClassInput("prompt_keys", (12, 6, 64), 2),),
         preprocessing=Preprocessing("L", 8, "bicubic", 0.875, "center", (0.5,), (0.25,)),
-        variants=(Variant("backbone.onnx", "fp32", None),),
-        files={"backbone.onnx": "sha256:" + "1" * 64},
+        variants=(
+            Variant("backbone.onnx", "fp32"),
+            Variant("static-8.onnx", "int8", 8, 2, 23),
+        ),
+        files={
+            "backbone.onnx": "sha256:" + "1" * 64,
+            "static-8.onnx": "sha256:" + "2" * 64,
+        },
         created_with={"torch": "2.9"},
     )
 
@@ -126,12 +142,19 @@ def test_graph_shape_of_a_number_per_class() -> None:
 
 
 def test_mappings_cannot_be_changed() -> None:
-    files = {"backbone.onnx": "sha256:" + "1" * 64}
+    files = dict(_literal_manifest().files)
     manifest = replace(_literal_manifest(), files=files)
     files.clear()
-    assert set(manifest.files) == {"backbone.onnx"}
+    assert len(manifest.files) == 2
     with pytest.raises(TypeError):
         manifest.files["other"] = "x"  # type: ignore[index]
+
+
+def test_a_uint8_image_both_ways() -> None:
+    text = _LITERAL.replace(b'"image",\n    "dtype": "float32"', b'"image",\n    "dtype": "uint8"')
+    manifest = Manifest.from_bytes(text)
+    assert manifest.image == ImageInput("image", (1, 8, 8), "uint8")
+    assert manifest.to_bytes() == text != _LITERAL
 
 
 def test_bundle_inputs() -> None:
@@ -157,6 +180,7 @@ _BAD_VALUES: dict[str, tuple[str, object]] = {
     "attention_is_no_word": ("attention", "pre fix"),
     "image_is_a_list": ("image", []),
     "image_dtype": ("image/dtype", "float16"),
+    "image_dtype_is_a_number": ("image/dtype", 8),
     "image_without_batch": ("image/shape", [1, 8, 8]),
     "image_with_two_axes": ("image/shape", ["batch", 8, 8]),
     "image_of_zero_width": ("image/shape", ["batch", 1, 8, 0]),
@@ -186,8 +210,17 @@ _BAD_VALUES: dict[str, tuple[str, object]] = {
     "std_of_zero": ("preprocessing/std", [0.0]),
     "no_variants": ("variants", []),
     "variant_missing_from_files": ("variants/0/file", "other.onnx"),
-    "variant_of_capacity_zero": ("variants/0/capacity", 0),
-    "variant_precision_is_no_word": ("variants/0/precision", "FP 32"),
+    "variant_twice": ("variants/1/file", "backbone.onnx"),
+    "variant_of_capacity_zero": ("variants/1/capacity", 0),
+    "variant_of_capacity_true": ("variants/1/capacity", True),
+    "variant_of_batch_zero": ("variants/1/batch", 0),
+    "variant_of_a_batch_without_capacity": ("variants/1/capacity", None),
+    "variant_of_opset_17": ("variants/1/opset", 17),
+    "variant_of_opset_18_0": ("variants/1/opset", 18.0),
+    "variant_precision_unknown": ("variants/1/precision", "bf16"),
+    "first_variant_is_static": ("variants/0/capacity", 8),
+    "first_variant_is_fp16": ("variants/0/precision", "fp16"),
+    "first_variant_is_of_opset_23": ("variants/0/opset", 23),
     "file_outside_the_package": ("files/..%2fbackbone", "sha256:" + "1" * 64),
     "file_in_a_parent": ("files", {"../backbone.onnx": "sha256:" + "1" * 64}),
     "file_is_hidden": ("files", {".backbone.onnx": "sha256:" + "1" * 64}),
