@@ -24,7 +24,9 @@ from pfm_edge_runtime.state._records import InitRecord, Record, RepairRecord
 
 __all__ = ["Memory"]
 
-_Pair: TypeAlias = tuple[str, str]  # class id and statement
+# Class id and statement in one text: a tuple would be one more thing for the garbage collector.
+_Pair: TypeAlias = str
+_ID_LENGTH = 32
 _NONE: frozenset[EntryDigest] = frozenset()
 
 
@@ -93,11 +95,13 @@ class Memory:
             class_id: The class.
             statement: Digest of the statement that listed it; ``None`` for any.
         """
-        for pair, text in self._erased.items():
-            if pair[0] == class_id and statement in {None, pair[1]}:
-                record = _decoded(text)
-                return record if isinstance(record, ErasedRecord) else None
-        return None
+        if statement is not None:
+            text = self._erased.get(class_id + statement)
+        else:
+            found = (text for pair, text in self._erased.items() if pair[:_ID_LENGTH] == class_id)
+            text = next(found, None)
+        record = None if text is None else _decoded(text)
+        return record if isinstance(record, ErasedRecord) else None
 
     def erasures(self) -> Iterator[ErasedRecord]:
         """Yield the first ``erased`` record of each class and statement, in the ledger's order."""
@@ -134,6 +138,7 @@ class _Fold:
         self.floors = {} if base is None else dict(base.floors)
         self.pins = {} if base is None else dict(base.pins)
         self.came_without = {} if base is None else dict(base._came_without)
+        self.installed: set[str] = set()
         self.forgotten: defaultdict[str, list[str]] = defaultdict(list)
         self.open = {} if base is None else dict(base._open)
         self.erased = {} if base is None else dict(base._erased)
@@ -152,15 +157,15 @@ class _Fold:
                 class_id, entry_digest, statement = seen[TOMBSTONE]
                 tombstones.setdefault(class_id, int(seen[1]))
                 forgotten[statement].append(entry_digest)
-                if (class_id, statement) not in erased:
-                    waiting.setdefault((class_id, statement), text)
+                if (pair := class_id + statement) not in erased:
+                    waiting.setdefault(pair, text)
             elif seen[0] == "erased" and seen[9]:
                 class_id, entry_digest, statement, number = seen[ERASED]
-                if waiting.pop((class_id, statement), None) is None:
+                if waiting.pop(pair := class_id + statement, None) is None:
                     # Another file of the same class, or damage has taken the tombstone.
                     tombstones.setdefault(class_id, int(number))
                     forgotten[statement].append(entry_digest)
-                erased.setdefault((class_id, statement), text)
+                erased.setdefault(pair, text)
             elif seen[0] == "install" and seen[15]:
                 self._install(*seen[INSTALL])
             else:
@@ -187,12 +192,7 @@ class _Fold:
             identity=self.identity,
             tombstones=MappingProxyType(cast("dict[ClassId, int]", self.tombstones)),
             floors=MappingProxyType(self.floors),
-            absences=MappingProxyType(
-                {
-                    statement: absent | forgotten.get(statement, _NONE)
-                    for statement, absent in self.came_without.items()
-                }
-            ),
+            absences=MappingProxyType(self._absences(forgotten)),
             pins=MappingProxyType(self.pins),
             _came_without=self.came_without,
             _forgotten=forgotten,
@@ -200,10 +200,23 @@ class _Fold:
             _erased=self.erased,
         )
 
+    def _absences(
+        self, forgotten: Mapping[StatementDigest, frozenset[EntryDigest]]
+    ) -> dict[StatementDigest, frozenset[EntryDigest]]:
+        known = {} if self.base is None else self.base.absences
+        changed = self.forgotten.keys() | self.installed
+        return {
+            statement: absent | forgotten.get(statement, _NONE)
+            if statement in changed or statement not in known
+            else known[statement]
+            for statement, absent in self.came_without.items()
+        }
+
     def _install(
         self, absent: str, epoch: str, model: str, sequence: str, signers: str, digest: str
     ) -> None:
         statement, model_id = StatementDigest(digest), ModelId(model)
+        self.installed.add(statement)
         place = Place(int(epoch), int(sequence), statement)
         floor = self.floors.get(model_id)
         if floor is None or (place.epoch, place.sequence) > (floor.epoch, floor.sequence):

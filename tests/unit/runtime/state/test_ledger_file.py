@@ -1,12 +1,15 @@
 """The ledger's bytes: what a power cut, a flipped bit or a newer version leaves is told apart."""
 
 import json
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from pfm_edge_runtime.errors import StateError, StateMissingError
+from pfm_edge_runtime.errors import PfmEdgeError, StateError, StateMissingError
 from pfm_edge_runtime.state import DeviceState, examine_ledger, repair_ledger
 from pfm_edge_runtime.state._ledger import NOTHING, START, encode, read
 from tests.support.remembered import (
@@ -28,6 +31,11 @@ def state(tmp_path: Path) -> DeviceState:
 @pytest.fixture
 def ledger(state: DeviceState) -> Path:
     return state.directory / "ledger.jsonl"
+
+
+@pytest.fixture
+def good(ledger: Path) -> bytes:
+    return ledger.read_bytes()
 
 
 def test_the_bytes_of_a_line() -> None:
@@ -243,3 +251,36 @@ def test_reading_on_equals_reading_anew(ledger: Path, state: DeviceState) -> Non
         assert first.lines.texts + second.lines.texts == whole.lines.texts
         assert second.end == whole.end
         assert read([data[:cut], data[cut:]], START) == whole
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # every example writes it anew
+)
+@given(data=st.data())
+def test_whatever_the_ledger_holds(ledger: Path, good: bytes, data: st.DataObject) -> None:
+    begin = data.draw(st.integers(0, len(good)))
+    skip = data.draw(st.integers(0, 700))
+    lines = st.sampled_from(good.splitlines(keepends=True))
+    piece = data.draw(st.one_of(st.binary(max_size=9), lines, st.just(b"[" * 9), st.just(b"\n")))
+    ledger.write_bytes(good[:begin] + piece + good[begin + skip :])
+    assert "\n" not in _complaint(lambda: DeviceState.open(ledger.parent))
+    complaint = _complaint(lambda: (repair_ledger(ledger.parent), DeviceState.open(ledger.parent)))
+    if complaint:  # nothing is left to go on with
+        assert "backup" in complaint
+        return
+    # Whatever line is whole still counts.
+    memory, text = DeviceState.open(ledger.parent).memory, ledger.read_bytes()
+    for line in good.splitlines(keepends=True)[2:]:
+        if b"\n" + line in text:
+            assert json.loads(line)["record"]["class_id"] in memory.tombstones
+
+
+def _complaint(operation: Callable[[], object]) -> str:
+    """Run it; return our own exception's text, empty if there was none."""
+    try:
+        operation()
+    except PfmEdgeError as error:
+        return str(error)
+    return ""
