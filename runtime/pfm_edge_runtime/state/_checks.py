@@ -13,12 +13,13 @@ Owns the part of ``pfm-device doctor`` that knows the state's files. To look cha
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pfm_edge_runtime.erasure import erase, old_bytes
-from pfm_edge_runtime.errors import KeyFileError, StateError
+from pfm_edge_runtime.errors import KeyFileError, StateError, StateMissingError
 from pfm_edge_runtime.keys import public_from_pem, public_to_pem
 from pfm_edge_runtime.state._creation import read_key
 from pfm_edge_runtime.state._device import DeviceState
@@ -73,11 +74,12 @@ def examine_state(directory: Path, *, require_state: bool) -> Iterator[Check]:
         require_state: Whether a state that is missing, or names nobody to trust, is a problem.
     """
     layout = Layout(directory)
-    if not os.path.lexists(layout.ledger):
-        status: CheckStatus = "problem" if require_state else "note"
+    try:
+        ledger = tuple(_ledger(directory))
+    except StateMissingError:
         yield Check(
             "state",
-            status,
+            "problem" if require_state else "note",
             f"{directory} holds none yet",
             "pfm-device init --key ISSUER.pub; without it the first open of a package makes one "
             "that trusts on first use",
@@ -85,7 +87,7 @@ def examine_state(directory: Path, *, require_state: bool) -> Iterator[Check]:
         return
     yield Check("state", "ok", str(directory))
     yield from _access(layout)
-    yield from _ledger(directory)
+    yield from ledger
     try:
         state = DeviceState.open(directory)
     except StateError as error:
@@ -168,10 +170,12 @@ def mend_state(directory: Path) -> list[str]:
 
 def _access(layout: Layout) -> Iterator[Check]:
     """Look for files that others may read or write, or that belong to somebody else."""
-    wrong = 0
+    wrong, found = 0, {}
     try:
         owner = layout.directory.stat().st_uid
-        found = {path: path.stat() for path in layout.modes if os.path.lexists(path)}
+        for path in layout.modes:
+            with suppress(FileNotFoundError):
+                found[path] = path.stat()
     except OSError as error:
         finding = f"{error.filename} cannot be looked at: {error.strerror or error}"
         yield Check("access", "problem", finding, "run it as the user that the state belongs to")
@@ -192,6 +196,8 @@ def _access(layout: Layout) -> Iterator[Check]:
 def _ledger(directory: Path) -> Iterator[Check]:
     try:
         found = examine_ledger(directory)
+    except StateMissingError:
+        raise
     except StateError as error:
         yield Check("ledger", "problem", str(error))
         return
