@@ -4,13 +4,16 @@ Every distinct disk that this may leave is made real, opened, finished and judge
 (:mod:`tests.support.crash_judge` has the rules).
 """
 
+import errno
+import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from tests.support.crash_disk import crash_points
+from tests.support.crash_disk import CrashDisk, crash_points
 from tests.support.crash_scenarios import SCENARIOS
-from tests.support.device_disk import ERASED, KEPT, REFUSED
+from tests.support.device_disk import ERASED, KEPT, LEDGER, REFUSED, ledger_records
 from tests.support.power_loss import Lab
 
 _LEAST_POINTS = 150
@@ -33,3 +36,19 @@ def test_the_points_of_a_forget_are_many_and_distinct(tmp_path: Path) -> None:
             recording = Lab(tmp_path / name, scenario).record()
             found |= {point.image.fingerprint() for point in crash_points(recording)}
     assert len(found) >= _LEAST_POINTS
+
+
+def test_a_disk_without_hard_links_loses_nothing_but_the_claim(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "lab", SCENARIOS["forget"])
+    with mock.patch.object(os, "link", side_effect=PermissionError(errno.EPERM, "no hard links")):
+        recording = lab.record()
+        report = lab.examine(recording, crash_points(recording))
+    # FAT: the old file cannot be kept for being overwritten, so nobody may say that it was.
+    assert {each.rpartition(": ")[2] for each in report.violations} == {
+        "the bytes of rose lie where no name leads to"
+    }
+    replayed = CrashDisk(recording.start)
+    for step in recording.steps:
+        replayed.apply(step.event)
+    ledger = replayed.in_memory().contents()[LEDGER] or b""
+    assert ledger_records(ledger)[-1]["record"]["old_bytes"]["method"] == "unlinked"

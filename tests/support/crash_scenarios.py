@@ -11,11 +11,12 @@ can be recorded, copied and compared::
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pfm_edge_runtime.bundle import Bundle, ClassId
 from pfm_edge_runtime.digest import digest_of
-from pfm_edge_runtime.forgetting import forget_classes
-from pfm_edge_runtime.opening import install_bundle, open_model
+from pfm_edge_runtime.forgetting import Forgotten, forget_classes
+from pfm_edge_runtime.opening import OpenModel, install_bundle, open_model
 from tests.support.tiny_package import (
     INPUTS,
     ISSUED_AT,
@@ -42,7 +43,7 @@ class Scenario:
     """
 
     prepare: Callable[[Path], object]
-    run: Callable[[Path], object]
+    run: Callable[[Path], Any]
     forgotten: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
     installs: bool = False
@@ -83,12 +84,12 @@ def newer_bundle(root: Path) -> Bundle:
     )
 
 
-def open_root(root: Path) -> object:
+def open_root(root: Path) -> OpenModel:
     """Open the model as a device does after the power came back."""
     return open_model(root / "model", state=root / "state")
 
 
-def forget(root: Path, *labels: str) -> object:
+def forget(root: Path, *labels: str) -> tuple[Forgotten, ...]:
     """Forget classes by their ids, which holds whether they are still there or not."""
     return forget_classes(root / "model", [*map(class_id, labels)], state=root / "state")
 
@@ -114,7 +115,7 @@ def _old_copy(root: Path) -> None:
     (root / "backup").rmdir()
 
 
-def _install(root: Path) -> object:
+def _install(root: Path) -> OpenModel:
     data = newer_bundle(root).to_bytes()
     return install_bundle(root / "model", data, state=root / "state")
 
