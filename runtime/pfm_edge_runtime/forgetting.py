@@ -30,12 +30,12 @@ from unicodedata import normalize
 
 from pfm_edge_runtime._nearest import nearest
 from pfm_edge_runtime.bundle import ClassId, VerifiedBundle, is_class_id
-from pfm_edge_runtime.errors import StorageError, UnknownClassError
+from pfm_edge_runtime.errors import StateError, StorageError, UnknownClassError
 from pfm_edge_runtime.opening import OpenModel, holding, open_state, settle
 from pfm_edge_runtime.package import PackageFiles
 from pfm_edge_runtime.receipts import make_receipt
 from pfm_edge_runtime.recording import entries_of, erase_and_record, record_tombstones
-from pfm_edge_runtime.state import DeviceState, Order
+from pfm_edge_runtime.state import DeviceState, ErasedRecord, Order
 
 __all__ = ["Forgotten", "PendingForget", "find_class", "forget_classes", "prepare_forget"]
 
@@ -49,8 +49,8 @@ class Forgotten:
         erased: Whether its bytes are gone from the package; if not, that is tried again whenever
             the package is opened.
         receipt: The device's signed statement that they are (a DSSE envelope, JSON); ``None`` as
-            long as they are not.
-        problem: Why they are not; ``None`` if they are.
+            long as they are not, or if the device has not the key any more that it had then.
+        problem: Why there is no receipt; ``None`` if there is one.
         bytes_before: Size of the bundle's file before, in bytes.
         bytes_after: And after.
         seconds: From the request until all of it was durable; the commit came earlier.
@@ -121,16 +121,26 @@ class PendingForget:
         statement = self.remaining.place.statement
         waits = {each.class_id for each in memory.pending.get(statement, ())}
         record = memory.erased(class_id, statement) or memory.erased(class_id)
-        erased = class_id not in waits and record is not None
+        receipt: str | None = None
+        problem: str | None = str(self._problem or "another package still holds it")
+        if record is not None and class_id not in waits:
+            receipt, problem = self._receipt(record)
         return Forgotten(
             class_id=class_id,
-            erased=erased,
-            receipt=make_receipt(record, self._state) if erased and record else None,
-            problem=None if erased else str(self._problem or "another package still holds it"),
+            erased=record is not None and class_id not in waits,
+            receipt=receipt,
+            problem=problem,
             bytes_before=self._sizes[0],
             bytes_after=self._sizes[1],
             seconds=seconds,
         )
+
+    def _receipt(self, record: ErasedRecord) -> tuple[str | None, str | None]:
+        """Return the receipt, or why there is none: what is done is done without it, too."""
+        try:
+            return make_receipt(record, self._state), None
+        except StateError as error:
+            return None, str(error)
 
 
 @contextmanager

@@ -72,6 +72,9 @@ def _run(arguments: argparse.Namespace) -> None:
         write_json(_as_json(forgotten))
     else:
         _write_lines(forgotten)
+    for each in forgotten:
+        if each.erased and each.problem:
+            note(f"pfm-device: no receipt for {each.class_id}: {each.problem}")
     if waiting := [each for each in forgotten if not each.erased]:
         raise ErasurePendingError(
             f"{len(waiting)} of {len(forgotten)} forgotten, not yet erased: {waiting[0].problem}"
@@ -96,7 +99,9 @@ def _as_json(forgotten: "Sequence[Forgotten]") -> dict[str, object]:
 
 def _write_lines(forgotten: "Sequence[Forgotten]") -> None:
     for each in forgotten:
-        outcome = "erased, with a receipt" if each.erased else "refused, not yet erased"
+        outcome = "erased, with a receipt" if each.receipt else "erased"
+        if not each.erased:
+            outcome = "refused, not yet erased"
         write_row(f"forgotten: {each.class_id} ({outcome})")
     first = forgotten[0]
     write_row(

@@ -9,6 +9,7 @@ from pfm_edge_runtime.bundle import ClassId
 from pfm_edge_runtime.errors import PackageError, UnknownClassError, VerificationError
 from pfm_edge_runtime.forgetting import find_class, forget_classes, prepare_forget
 from pfm_edge_runtime.package import ModelPackage
+from pfm_edge_runtime.state import DeviceState
 from tests.support.tiny_package import LABELS, TinyPackage, write_tiny_package
 
 
@@ -112,3 +113,16 @@ def test_an_id_that_is_also_a_label_is_not_guessed_at() -> None:
 def test_every_class_at_once(tiny: TinyPackage) -> None:
     assert len(forget_classes(tiny.directory, LABELS)) == len(LABELS)
     assert len(ModelPackage.open(tiny.directory).bundle) == 0
+
+
+def test_what_was_erased_under_another_key_stays_erased_without_a_receipt(
+    tiny: TinyPackage, device_state: Path
+) -> None:
+    rose = tiny.class_id("rose")
+    assert forget_classes(tiny.directory, [rose])[0].receipt is not None
+    DeviceState.adopt(device_state)
+    (again,) = forget_classes(tiny.directory, [rose])
+    assert (again.erased, again.receipt) == (True, None)
+    assert again.problem is not None
+    assert "which this device has no longer" in again.problem
+    assert forget_classes(tiny.directory, ["daisy"])[0].receipt is not None
