@@ -17,13 +17,20 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pfm_edge_runtime._disk import mapped_errors, put_back, replace, sibling, sync
 from pfm_edge_runtime.errors import StorageError
 
-__all__ = ["confirm", "exclusive", "staged_directory", "without_waiting", "write_atomic"]
+__all__ = [
+    "confirm",
+    "exclusive",
+    "require_replaceable",
+    "staged_directory",
+    "without_waiting",
+    "write_atomic",
+]
 
 _AT_FDCWD = -100  # <fcntl.h>
 _RENAME_EXCHANGE = 2  # <linux/fs.h>
@@ -64,7 +71,13 @@ def confirm(path: Path) -> None:
 
 
 @contextmanager
-def staged_directory(target: Path, *, overwrite: bool, marker: str | None = None) -> Iterator[Path]:
+def staged_directory(
+    target: Path,
+    *,
+    overwrite: bool,
+    marker: str | None = None,
+    discard: Callable[[Path], None] = shutil.rmtree,
+) -> Iterator[Path]:
     """Yield an empty directory beside ``target`` that becomes ``target`` when the block ends well.
 
     Every file and directory in it is synced first. A new target appears by one rename; an old one
@@ -77,13 +90,14 @@ def staged_directory(target: Path, *, overwrite: bool, marker: str | None = None
         overwrite: Whether an old directory that holds anything may be replaced.
         marker: Name of a file that an old directory must hold to be replaced: keeps a mistyped
             target from deleting something else.
+        discard: Removes the old directory, or the staging directory of a block that failed.
 
     Raises:
         StorageError: ``target`` may not be replaced, or the disk refused.
     """
     target = Path(os.path.realpath(target))
     with mapped_errors(target):
-        _require_replaceable(target, overwrite=overwrite, marker=marker)
+        require_replaceable(target, overwrite=overwrite, marker=marker)
         if not target.parent.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
         staging = sibling(target)
@@ -92,10 +106,11 @@ def staged_directory(target: Path, *, overwrite: bool, marker: str | None = None
             yield staging
             _sync_tree(staging)
             # Again: an export takes a while, and another may have got there first.
-            _require_replaceable(target, overwrite=overwrite, marker=marker)
-            _publish(staging, target)
+            require_replaceable(target, overwrite=overwrite, marker=marker)
+            _publish(staging, target, discard)
         except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
+            with suppress(OSError, StorageError):
+                discard(staging)
             raise
 
 
@@ -124,7 +139,12 @@ def without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _require_replaceable(target: Path, *, overwrite: bool, marker: str | None) -> None:
+def require_replaceable(target: Path, *, overwrite: bool, marker: str | None = None) -> None:
+    """Ask what :func:`staged_directory` will ask, before the work that fills it.
+
+    Raises:
+        StorageError: ``target`` may not be replaced.
+    """
     if not target.exists():
         return
     if not target.is_dir():
@@ -139,7 +159,7 @@ def _require_replaceable(target: Path, *, overwrite: bool, marker: str | None) -
         raise StorageError(f"{target} is in use: leave that directory before replacing it")
 
 
-def _publish(staging: Path, target: Path) -> None:
+def _publish(staging: Path, target: Path, discard: Callable[[Path], None]) -> None:
     """Make ``staging`` the new ``target``, durably, or put everything back."""
     if not target.exists() or not any(target.iterdir()):
         os.rename(staging, target)  # also over an empty directory
@@ -148,8 +168,8 @@ def _publish(staging: Path, target: Path) -> None:
     _exchange(staging, target)
     _sync_or_undo(target.parent, lambda: _exchange(staging, target))
     try:
-        shutil.rmtree(staging)  # the old directory, by now
-    except OSError as error:
+        discard(staging)  # the old directory, by now
+    except (OSError, StorageError) as error:
         raise StorageError(
             f"{target} is new and complete, but the old one stays: remove {staging}"
         ) from error
