@@ -17,6 +17,7 @@ writes elsewhere. :class:`OldBytes` says which file system it was.
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,13 +126,15 @@ def finish(path: Path) -> OldBytes | None:
 def erase(path: Path) -> OldBytes:
     """Overwrite a file with zeros, sync it, unlink it, sync its directory.
 
-    A file with other names (hard links) is unlinked only: whoever uses those needs its bytes.
+    A file with other names (hard links) is unlinked only: whoever uses those needs its bytes. So is
+    what is no file: a link has none, and a pipe would wait for its reader.
 
     Raises:
         StorageError: The disk refused; the file is still there under its name.
     """
     with _mapped(path):
-        alone = os.lstat(path).st_nlink == 1
+        found = os.lstat(path)
+        alone = found.st_nlink == 1 and stat.S_ISREG(found.st_mode)
         if alone:
             _overwrite(path)
         os.unlink(path)
@@ -140,17 +143,20 @@ def erase(path: Path) -> OldBytes:
 
 
 def leftovers(path: Path) -> list[Path]:
-    """List the dying and temporary files of ``path``, sorted.
+    """List the dying and temporary files of ``path``, sorted; a directory is none of ours.
 
     Raises:
         StorageError: Its directory cannot be read.
     """
     prefix = f".{path.name}."
-    with _mapped(path):
+    # Of the directory alone: another process may be removing them just now.
+    with _mapped(path), os.scandir(path.parent) as entries:
         return sorted(
-            each
-            for each in path.parent.iterdir()
-            if each.name.startswith(prefix) and each.name.endswith((_DYING, SUFFIX))
+            path.with_name(each.name)
+            for each in entries
+            if each.name.startswith(prefix)
+            and each.name.endswith((_DYING, SUFFIX))
+            and not each.is_dir(follow_symlinks=False)
         )
 
 
@@ -164,7 +170,8 @@ def old_bytes(method: str, path: Path) -> OldBytes:
 
 
 def _overwrite(path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
+    flags = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path, flags)
     try:
         size, done = os.fstat(descriptor).st_size, 0
         while done < size:

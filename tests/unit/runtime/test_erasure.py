@@ -83,6 +83,20 @@ def test_leaves_the_files_of_others(path: Path) -> None:
     assert _names(path) == sorted([*others, "data"])
 
 
+def test_what_is_no_file_is_unlinked_and_never_waited_for(path: Path, tmp_path: Path) -> None:
+    """A package may come from anywhere, with anything under the names that we clear away."""
+    outside = tmp_path / "outside"
+    outside.write_bytes(OLD)
+    path.with_name(".data.01.tmp").symlink_to(outside)
+    os.mkfifo(path.with_name(".data.02.tmp"))
+    path.with_name(".data.dying").symlink_to(path)
+    path.with_name(".data.03.tmp").mkdir()
+    finish(path)
+    assert _names(path) == [".data.03.tmp", "data", "outside"]
+    assert outside.read_bytes() == path.read_bytes() == OLD
+    assert replace_erasing(path, NEW).method == "overwritten"
+
+
 def test_a_refused_erasure_keeps_the_name(path: Path) -> None:
     for call in ("pwrite", "fsync", "unlink"):
         with Fault(call, 1).injected(), pytest.raises(StorageError, match="cannot be erased yet"):
