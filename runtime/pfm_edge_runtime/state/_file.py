@@ -26,6 +26,7 @@ from pfm_edge_runtime.store import without_waiting
 __all__ = ["Contents", "LedgerFile", "UnsettledError"]
 
 _CHUNK_BYTES = 2**17  # half of what a small core's cache holds
+_APPEND = os.O_WRONLY | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 class UnsettledError(StorageError):
@@ -155,7 +156,7 @@ class LedgerFile:
             None,
         )  # unless it ends well, the next look is a fresh one
         try:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_CLOEXEC", 0))
+            descriptor = os.open(self.path, _APPEND)
             try:
                 self._append(descriptor, lines)
                 stamp = _stamp_of(os.fstat(descriptor))

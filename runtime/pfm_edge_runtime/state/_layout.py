@@ -166,7 +166,7 @@ def try_lock(layout: Layout) -> bool:
 
 
 def _open_lock(layout: Layout) -> int:
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
     return os.open(layout.lock, flags, PRIVATE)
 
 

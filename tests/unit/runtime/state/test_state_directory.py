@@ -102,6 +102,18 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
         DeviceState.create(tmp_path / "photos" / "holiday.jpg", trust=None, bind=False)
 
 
+@pytest.mark.parametrize("name", ["lock", "ledger.jsonl"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
+    state = new_state(tmp_path / "state", install())
+    outside = tmp_path / "outside"
+    (state.directory / name).rename(outside)
+    (state.directory / name).symlink_to(outside)
+    before = outside.read_bytes()
+    with pytest.raises(StorageError, match=rf"{name} cannot be written"), state.exclusive():
+        state.append(tombstone(1))
+    assert outside.read_bytes() == before
+
+
 def test_a_creation_that_fails_at_any_call_is_finished_by_the_next(tmp_path: Path) -> None:
     trust = TrustedKeys(1, frozenset({issuer()}))
 
