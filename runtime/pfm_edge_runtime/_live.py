@@ -34,6 +34,7 @@ class LiveClasses:
     def __init__(self, model: OpenModel) -> None:
         self._files = model.files
         self._device = model.state
+        self._require_state = model.require_state
         self._held = Held(Snapshot.of(model.bundle, model.files.manifest))
         model.bundle.wipe()
         self._number = model.state.memory.number
@@ -71,7 +72,11 @@ class LiveClasses:
 
     def _forget(self, key: str, order: Order | None) -> Forgotten:
         with prepare_forget(
-            self._files.directory, [key], state=self._device.directory, order=order
+            self._files.directory,
+            [key],
+            state=self._device.directory,
+            require_state=self._require_state,
+            order=order,
         ) as pending:
             if pending.files.manifest_digest != self._files.manifest_digest:
                 raise PackageError(
@@ -81,6 +86,7 @@ class LiveClasses:
             try:
                 pending.commit()
                 self._follow()  # the exchange: from here on no call sees the class
+                self._refuse(pending.class_ids)
             finally:
                 self._prepared = None
             try:
@@ -88,6 +94,19 @@ class LiveClasses:
             finally:
                 pending.wipe()
         return forgotten
+
+    def _refuse(self, class_ids: tuple[ClassId, ...]) -> None:
+        """Take out what is forgotten, should the ledger not be legible to this process just now."""
+        with self._catching_up:
+            current, prepared = self._held.current, self._prepared
+            gone = {each.class_id for each in current.classes if each.class_id in class_ids}
+            if gone:
+                self._held.exchange(self._less(current, gone, prepared))
+
+    def _less(self, current: Snapshot, gone: set[ClassId], prepared: Snapshot | None) -> Snapshot:
+        if prepared is not None and _are_the_same(prepared, current, gone):
+            return prepared
+        return current.without(gone, self._files.manifest)
 
     def _follow(self) -> None:
         """Bring the tensors up to date if the ledger moved.
@@ -119,10 +138,8 @@ class LiveClasses:
             fresh = self._read(gone)
         elif not gone:
             return
-        elif prepared is not None and _are_the_same(prepared, current, gone):
-            fresh = prepared
         else:
-            fresh = current.without(gone, self._files.manifest)
+            fresh = self._less(current, gone, prepared)
         self._held.exchange(fresh)
         self._number = memory.number
 
@@ -138,7 +155,9 @@ class LiveClasses:
     def _read(self, gone: set[ClassId]) -> Snapshot:
         """Read the bundle again; keep the old one, less what was forgotten, if that fails."""
         try:
-            bundle = read_verified(self._files, self._device).bundle
+            bundle = read_verified(
+                self._files, self._device, require_state=self._require_state
+            ).bundle
         except PfmEdgeError as error:
             self._complain(error)
             return self._held.current.without(gone, self._files.manifest)

@@ -55,6 +55,7 @@ class OpenModel:
         bundle_bytes: Size of the bundle's file, in bytes.
         state: The device's memory.
         problem: Why a forgotten class is not erased yet; ``None`` if nothing waits.
+        require_state: Whether it was opened so that nobody is trusted on first use.
     """
 
     files: PackageFiles
@@ -62,6 +63,7 @@ class OpenModel:
     bundle_bytes: int
     state: DeviceState
     problem: StorageError | None = None
+    require_state: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,8 @@ def open_model(
     device = open_state(state, require_state=require_state)
     reading = read_verified(files, device, require_state=require_state)
     if reading.is_settled(device):
-        return OpenModel(files, reading.bundle, len(reading.file.data), device)
+        size = len(reading.file.data)
+        return OpenModel(files, reading.bundle, size, device, None, require_state)
     try:
         with holding(files, device):
             return settle(files, device, require_state=require_state)
@@ -117,7 +120,8 @@ def open_model(
         if reading.bundle.place.statement not in device.memory.absences:
             raise
         _LOG.warning("%s: forgotten, not yet erased: %s", files.directory, error)
-        return OpenModel(files, reading.bundle, len(reading.file.data), device, error)
+        size = len(reading.file.data)
+        return OpenModel(files, reading.bundle, size, device, error, require_state)
 
 
 def open_state(state: DeviceState | str | Path | None, *, require_state: bool) -> DeviceState:
@@ -201,7 +205,7 @@ def settle(files: PackageFiles, device: DeviceState, *, require_state: bool = Fa
     except StorageError as error:
         problem = error
         _LOG.warning("%s: forgotten, not yet erased: %s", files.directory, error)
-    return OpenModel(files, reading.bundle, size, device, problem)
+    return OpenModel(files, reading.bundle, size, device, problem, require_state)
 
 
 def install_bundle(
@@ -213,7 +217,8 @@ def install_bundle(
 ) -> OpenModel:
     """Put another bundle in the place of a package's, durably, and erase the old one.
 
-    It is verified first, and what is written lacks every class that this device has forgotten.
+    It is verified first, against all that the device knows by then: what lies there may be newer
+    than anything it has recorded. What is written lacks every class that this device has forgotten.
     The file comes before its record: a crash in between leaves a bundle that the next open
     records; the other way round it would leave one that is below its own floor.
 
@@ -228,10 +233,10 @@ def install_bundle(
     device = open_state(state, require_state=require_state)
     path = files.bundle_path
     with holding(files, device):
-        expectation = _expectation(files, device, require_state=require_state)
-        bundle = VerifiedBundle.from_bytes(data, expectation)
         with suppress(BundleError, PackageError):  # of a bundle that is damaged or gone
             settle(files, device, require_state=require_state)
+        expectation = _expectation(files, device, require_state=require_state)
+        bundle = VerifiedBundle.from_bytes(data, expectation)
         finish(path)
         dying = swap(path, bundle.to_bytes())
         if bundle.place.statement not in device.memory.absences:
@@ -243,7 +248,7 @@ def install_bundle(
 def _expectation(files: PackageFiles, device: DeviceState, *, require_state: bool) -> Expectation:
     memory, model_id = device.memory, files.manifest.model_id
     trust = memory.trust_for(model_id, device.trust)
-    if trust is None and require_state:
+    if require_state and (trust is None or not trust.keys):
         raise StateError(
             f"{device.directory} does not say whom to trust for {files.directory}: "
             "pfm-device init --replace-trust --key ISSUER.pub"

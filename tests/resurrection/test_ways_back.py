@@ -187,6 +187,26 @@ def test_by_a_state_that_is_wiped_while_the_model_runs(device: Device, tmp_path:
     assert sorted(each.label for each in model.classes) == STAY
 
 
+def test_by_a_first_use_where_a_running_model_requires_a_state(device: Device) -> None:
+    model = Classifier.open(device.directory, state=device.state, require_state=True, threads=1)
+    shutil.rmtree(device.state)
+    with pytest.raises(StateMissingError, match="pfm-device init"):
+        model.forget("daisy")
+    assert not device.state.exists()
+    # Somebody else's first use, and a bundle that nobody in particular signed.
+    DeviceState.create(device.state, trust=None, bind=False)
+    manifest = (device.directory / "manifest.json").read_bytes()
+    device.package.bundle_path.write_bytes(build_bundle(manifest, LABELS, sequence=9).to_bytes())
+    assert sorted(each.label for each in model.classes) == STAY
+
+
+def test_by_an_install_that_is_older_than_what_lies_there(device: Device) -> None:
+    device.package.bundle_path.write_bytes(device.bundle(7))  # nobody has opened it yet
+    with pytest.raises(VerificationError, match="step 5"):
+        install_bundle(device.directory, device.bundle(6), state=device.state)
+    device.require_gone()
+
+
 def test_by_a_ledger_that_is_cut_back(device: Device) -> None:
     # Not by a power cut: that tears at most the record that was never confirmed. Here whole,
     # confirmed records are gone, and the file says so: the class is missing, unexplained.

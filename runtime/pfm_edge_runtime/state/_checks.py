@@ -231,9 +231,9 @@ def _trust(state: DeviceState, *, require_state: bool) -> Check:
         trust = state.trust
         needed = f"trusted keys: {len(trust.keys)}, of which must have signed: {trust.threshold}"
         return Check("trust", "ok", needed)
-    models = len(state.memory.pins)
-    finding = f"on first use; models so far: {models}"
-    if require_state and not models:
+    pins = state.memory.pins
+    finding = f"on first use; models so far: {len(pins)}"
+    if require_state and not any(pins.values()):
         return Check(
             "trust", "problem", finding, "pfm-device init --replace-trust --key ISSUER.pub"
         )

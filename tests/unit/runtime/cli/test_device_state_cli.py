@@ -275,6 +275,13 @@ def test_a_state_that_names_nobody_where_that_is_required(
     assert main(["init"]) == 0
     capsys.readouterr()
     assert set(_problems(capsys, [str(tiny), "--require-state"])) == {"trust", "bundle"}
+    # A first use without it pins nobody, where nobody had signed: still nobody to trust.
+    unsigned = write_tiny_package(tiny.directory.with_name("unsigned"))
+    assert main(["classes", str(unsigned)]) == 0
+    capsys.readouterr()
+    assert set(_problems(capsys, [str(unsigned), "--require-state"])) == {"trust", "bundle"}
+    assert main(["classes", str(unsigned), "--require-state"]) == 1
+    assert "whom to trust" in capsys.readouterr().err
 
 
 def test_what_is_wrong_with_a_package(tiny: TinyPackage, issuer: str, capsys: Capture) -> None:
