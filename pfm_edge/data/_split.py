@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pfm_edge.errors import DataError
+from pfm_edge_runtime.backends import ImageArray
 from pfm_edge_runtime.images import ImageSource
 from pfm_edge_runtime.manifest import Mode
 from pfm_edge_runtime.preprocessing import Preprocessor
@@ -131,7 +131,7 @@ class ClassificationData:
 
 
 def _stacked(
-    images: Iterable[NDArray[np.float32]], preprocessor: Preprocessor, count: int
+    images: Iterable[ImageArray], preprocessor: Preprocessor, count: int
 ) -> Tensor:
     out = np.empty((count, *preprocessor.shape), np.float32)
     for row, image in zip(out, images, strict=True):

@@ -18,7 +18,8 @@ one line that names the thing at fault and the fix::
     ├── KeyFileError               a key cannot be read, or is not of the kind that is needed
     ├── NoClassLeftError           every class was forgotten
     ├── PackageError               a model package is missing, incomplete or altered
-    │   └── ManifestError              its manifest.json breaks the format
+    │   ├── ManifestError              its manifest.json breaks the format
+    │   └── VariantError               none of its graphs is what was asked for, or large enough
     ├── StateError                 the device's memory is damaged, or that of another device
     │   └── StateMissingError          there is none
     ├── StorageError               the disk refused; what was there before is intact
@@ -48,6 +49,7 @@ __all__ = [
     "StateMissingError",
     "StorageError",
     "UnknownClassError",
+    "VariantError",
     "VerificationError",
 ]
 
@@ -123,6 +125,10 @@ class PackageError(PfmEdgeError):
 
 class ManifestError(PackageError):
     """A manifest.json breaks the format."""
+
+
+class VariantError(PackageError):
+    """No graph of a package is what was asked for, or takes as many classes as there are."""
 
 
 class StateError(PfmEdgeError):

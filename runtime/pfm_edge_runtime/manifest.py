@@ -23,6 +23,7 @@ __all__ = [
     "BUNDLE_FILE",
     "GOLDEN_FILE",
     "MANIFEST_FILE",
+    "MASK_INPUT",
     "ClassInput",
     "CropMode",
     "ImageInput",
@@ -48,6 +49,7 @@ Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 MANIFEST_FILE = "manifest.json"
 BUNDLE_FILE = "bundle.safetensors"
 GOLDEN_FILE = "golden.safetensors"
+MASK_INPUT = "class_mask"  # of a static graph alone, made by whoever runs it
 
 _OUTPUTS = ("logits", "embedding")
 _CHANNELS: Mapping[str, int] = {"L": 1, "RGB": 3}
@@ -179,7 +181,7 @@ class Preprocessing:
 class Variant:
     """One graph file of the package; all variants compute the same model.
 
-    A static graph has one more input, ``class_mask`` bool ``[capacity]``: true where a class is
+    A static graph has one more input, ``MASK_INPUT`` bool ``[capacity]``: true where a class is
     present. Its class inputs hold ``capacity`` rows, zeros where there is no class.
 
     Attributes:
@@ -255,6 +257,7 @@ class Manifest:
         )
         names = [self.image.name, *(each.name for each in self.class_inputs)]
         _require(len(set(names)) == len(names), "two inputs of the graph share one name")
+        _require(MASK_INPUT not in names, f"{MASK_INPUT} is the name of a static graph's own input")
         channels = _CHANNELS[self.preprocessing.mode]
         _require(
             self.image.shape[0] == channels,

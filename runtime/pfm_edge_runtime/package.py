@@ -139,9 +139,19 @@ class PackageFiles:
         Raises:
             PackageError: The file is missing, unreadable or altered.
         """
-        path = self.directory / variant.file
+        return self.read_file(variant.file)
+
+    def read_file(self, name: str) -> bytes:
+        """Read a file that the manifest lists, and verify the very bytes that are returned.
+
+        Raises:
+            PackageError: It is not listed, missing, unreadable or altered.
+        """
+        path = self.directory / name
+        if name not in self.manifest.files:
+            raise PackageError(f"{path} is not listed in {MANIFEST_FILE}: export the package again")
         data = _read(path, _MAX_GRAPH_BYTES)
-        if digest_of(data) != self.manifest.files[variant.file]:
+        if digest_of(data) != self.manifest.files[name]:
             raise _altered(path)
         return data
 

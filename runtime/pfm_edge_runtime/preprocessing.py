@@ -7,8 +7,9 @@ for bit in float32, crop modes ``center`` and ``squash``, after our loader::
     preprocess("photo.jpg")                    # float32 [c, h, w]
     preprocess.batch(["a.png", "b.png"])       # float32 [2, c, h, w]
 
-The order is resize, centre crop, scale to 0 … 1, normalise. Sources of each formula: torchvision's
-``_compute_resized_output_size`` and ``center_crop``, timm's ``ResizeKeepRatio``.
+The order is resize, centre crop, scale to 0 … 1, normalise. A graph with a uint8 input does the
+last two itself: it gets the pixels as they are after the crop. Sources of each formula:
+torchvision's ``_compute_resized_output_size`` and ``center_crop``, timm's ``ResizeKeepRatio``.
 """
 
 import math
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pfm_edge_runtime.backends import ImageArray
 from pfm_edge_runtime.errors import ImageError, ManifestError
 from pfm_edge_runtime.images import MAX_PIXELS, ImageSource, load_image
 from pfm_edge_runtime.manifest import ImageInput, Mode, Preprocessing
@@ -50,6 +52,7 @@ class Preprocessor:
         self._shape = image.shape
         self._scaled = _scaled_size(spec, height, width)
         self._table = _value_table(spec)
+        self._dtype = np.dtype(image.dtype)
 
     @property
     def mode(self) -> Mode:
@@ -61,44 +64,47 @@ class Preprocessor:
         """Channels, height and width of what a call returns."""
         return self._shape
 
-    def __call__(self, source: ImageSource) -> NDArray[np.float32]:
+    def __call__(self, source: ImageSource) -> ImageArray:
         """Preprocess one image.
 
         Args:
             source: Anything that :func:`pfm_edge_runtime.images.load_image` takes.
 
         Returns:
-            float32 [c, h, w], C-contiguous.
+            float32 or uint8, as the image input is, [c, h, w], C-contiguous.
 
         Raises:
             ImageError: The source is no image, or so elongated that resizing it would not fit.
             BackendUnavailableError: Pillow is not installed.
         """
-        out = np.empty(self._shape, np.float32)
+        out: ImageArray = np.empty(self._shape, self._dtype)
         self._write(source, out)
         return out
 
-    def batch(self, sources: Iterable[ImageSource]) -> NDArray[np.float32]:
+    def batch(self, sources: Iterable[ImageSource]) -> ImageArray:
         """Preprocess images into one array.
 
         Returns:
-            float32 [n, c, h, w]; n is 0 where there are no sources.
+            float32 or uint8 [n, c, h, w]; n is 0 where there are no sources.
 
         Raises:
             ImageError: As for one image.
             BackendUnavailableError: Pillow is not installed.
         """
         listed = list(sources)
-        out = np.empty((len(listed), *self._shape), np.float32)
+        out: ImageArray = np.empty((len(listed), *self._shape), self._dtype)
         for row, source in zip(out, listed):  # noqa: B905 (Python 3.10's zip, equal by construction)
             self._write(source, row)
         return out
 
-    def _write(self, source: ImageSource, out: NDArray[np.float32]) -> None:
+    def _write(self, source: ImageSource, out: ImageArray) -> None:
         pixels = np.asarray(self._crop(self._resize(load_image(source, self._spec.mode))))
         for channel, table in enumerate(self._table):
             plane = pixels if pixels.ndim == 2 else pixels[:, :, channel]  # noqa: PLR2004
-            np.take(table, plane, out=out[channel])
+            if out.dtype == np.uint8:
+                out[channel] = plane
+            else:
+                np.take(table, plane, out=out[channel])
 
     def _resize(self, image: "Image") -> "Image":
         from PIL.Image import Resampling

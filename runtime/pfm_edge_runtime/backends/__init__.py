@@ -9,11 +9,31 @@ from importlib import import_module
 from typing import cast
 
 from pfm_edge_runtime._nearest import nearest
-from pfm_edge_runtime.backends._base import Backend, BackendFactory, Outputs
+from pfm_edge_runtime.backends._base import (
+    Backend,
+    BackendFactory,
+    Execution,
+    FloatArray,
+    ImageArray,
+    InputArray,
+    Outputs,
+    TracedBackend,
+)
 from pfm_edge_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from pfm_edge_runtime.errors import BackendError
 
-__all__ = ["Backend", "BackendFactory", "OnnxRuntimeBackend", "Outputs", "load_backend"]
+__all__ = [
+    "Backend",
+    "BackendFactory",
+    "Execution",
+    "FloatArray",
+    "ImageArray",
+    "InputArray",
+    "OnnxRuntimeBackend",
+    "Outputs",
+    "TracedBackend",
+    "load_backend",
+]
 
 _BACKENDS = {"onnxruntime": ("pfm_edge_runtime.backends.onnxruntime", "OnnxRuntimeBackend")}
 
