@@ -57,6 +57,7 @@ def make_receipt(record: ErasedRecord, state: DeviceState) -> str:
     Raises:
         StateError: The record was made under a key that the device has no longer, or it is not
             in the ledger.
+        StorageError: The disk does not confirm that it has the record.
     """
     if not record.number:
         raise StateError("a record that is not in the ledger has no receipt")
@@ -65,6 +66,7 @@ def make_receipt(record: ErasedRecord, state: DeviceState) -> str:
             f"record {record.number} was made under key {record.device[:16]}…, which this device "
             "has no longer: its receipt cannot be signed again, the one given out then is valid"
         )
+    state.confirm()  # whoever wrote it may have been killed before it was on the disk
     predicate = record.to_fields()
     bundle = predicate.pop("bundle")
     predicate["ledger"] = {"number": record.number, "head": record.digest}

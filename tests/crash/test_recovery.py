@@ -11,8 +11,11 @@ from random import Random
 
 import pytest
 
+from pfm_edge_runtime.receipts import make_receipt, verify_receipt
+from pfm_edge_runtime.state import DeviceState
 from tests.support.crash_disk import Point, crash_points
-from tests.support.crash_scenarios import SCENARIOS
+from tests.support.crash_scenarios import SCENARIOS, class_id
+from tests.support.device_disk import LEDGER, ledger_records
 from tests.support.disk_events import Recording
 from tests.support.power_loss import Lab, Report
 
@@ -67,3 +70,22 @@ def test_power_loss_after_a_kill_and_a_new_start(name: str, tmp_path: Path) -> N
     report, found = _judge(lab, killed, crash_points(recording))
     assert report.violations == []
     assert found
+
+
+def test_a_receipt_is_of_a_record_that_stays(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "lab", SCENARIOS["forget"])
+    recording = lab.record()
+    written = max(n for n, step in enumerate(recording.steps, 1) if step.call == "write")
+    receipts = []
+
+    def show(root: Path) -> None:
+        state = DeviceState.open(root / "state")
+        record = state.memory.erased(class_id("rose"))
+        assert record is not None
+        receipts.append(verify_receipt(make_receipt(record, state), state.public_key).record)
+
+    both = lab.record_killed(recording, written, show)
+    for point in crash_points(both):
+        if point.steps == len(both.steps):
+            records = ledger_records(point.image.tree.contents()[LEDGER] or b"")
+            assert records[-1]["sha256"] == receipts[0].digest

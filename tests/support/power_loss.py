@@ -80,8 +80,13 @@ class Lab:
             open_root(self._last())
         return recording
 
-    def record_killed(self, recording: Recording, steps: int) -> Recording:
-        """Kill the operation after so many steps, and let the device open its model at once.
+    def record_killed(
+        self,
+        recording: Recording,
+        steps: int,
+        then: Callable[[Path], object] = open_root,
+    ) -> Recording:
+        """Kill the operation after so many steps, and let another process do something at once.
 
         The power stayed on, so what was not synced is still in the page cache, and not yet on the
         disk: the recording that comes back is of both processes.
@@ -91,10 +96,10 @@ class Lab:
             disk.apply(step.event)
         tree = disk.in_memory()
         root = self.materialise(Image(tree, ()))
-        with recorded(root, known=tree) as recovery:
-            open_root(root)
-        start = replace(recording.start, modes=recording.start.modes | recovery.start.modes)
-        return Recording(start, recording.steps[:steps] + recovery.steps)
+        with recorded(root, known=tree) as second:
+            then(root)
+        start = replace(recording.start, modes=recording.start.modes | second.start.modes)
+        return Recording(start, recording.steps[:steps] + second.steps)
 
     def examine(
         self,

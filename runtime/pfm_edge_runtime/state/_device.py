@@ -218,6 +218,14 @@ class DeviceState:
         self._read(trusting=False)
         return self.memory
 
+    def confirm(self) -> None:
+        """Put on the disk what was read, before anybody else is told of it.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        self._file.confirm()
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the memory against every other writer, up to date and on the disk; wait if need be.
@@ -232,7 +240,7 @@ class DeviceState:
         """
         with self._locked():
             self.refresh()
-            self._file.confirm()
+            self.confirm()
             if self._unsettled:
                 self._append([replace(decode(each), number=0) for each in self._unsettled])
             yield
