@@ -10,6 +10,7 @@ from time import perf_counter
 from unittest import mock
 
 from benchmarks._vit_s_package import write_package
+from pfm_edge_runtime._layout import ClassLayout
 from pfm_edge_runtime._snapshot import Held, Snapshot
 from pfm_edge_runtime.bundle import TrustedKeys
 from pfm_edge_runtime.forgetting import forget_classes
@@ -70,14 +71,14 @@ def _durable(directory: Path, model: OpenModel, attention: str) -> str:
 
 
 def _in_memory(model: OpenModel, attention: str) -> str:
-    manifest = model.files.manifest
+    layout = ClassLayout(model.files.manifest.class_inputs)
     gone = {model.bundle.class_ids[0]}
-    everything = Snapshot.of(model.bundle, manifest)
-    held = Held(everything.without((), manifest))
+    everything = Snapshot.of(model.bundle, layout)
+    held = Held(everything.without((), layout))
     exchanges, builds, zeroings = [], [], []
     for _ in range(_SWAPS):
         started = perf_counter()
-        fresh = everything.without(gone, manifest)
+        fresh = everything.without(gone, layout)
         built = perf_counter()
         with held.use():
             exchanging = perf_counter()

@@ -5,9 +5,9 @@ is one ``stat``; if it did, the call that notices brings the tensors up to date 
 them. A forget of this process takes the same way, with the new tensors made beforehand, so that no
 call waits for the disk::
 
-    live = LiveClasses(open_model(Path("model")))
+    live = LiveClasses(open_model(Path("model")), graph.variant)
     with live.use() as snapshot:
-        backend.run(images, snapshot.tensors)
+        graph.run_arranged(images, snapshot.tensors, len(snapshot.classes))
     live.forget("daisy")
 """
 
@@ -16,12 +16,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
+from pfm_edge_runtime._layout import ClassLayout
 from pfm_edge_runtime._snapshot import ClassInfo, Held, Snapshot
 from pfm_edge_runtime.bundle import ClassId, StatementDigest
-from pfm_edge_runtime.errors import PackageError, PfmEdgeError, StateError, UnknownClassError
+from pfm_edge_runtime.errors import (
+    PackageError,
+    PfmEdgeError,
+    StateError,
+    UnknownClassError,
+    VariantError,
+)
 from pfm_edge_runtime.forgetting import Forgotten, find_class, prepare_forget
+from pfm_edge_runtime.manifest import Variant
 from pfm_edge_runtime.opening import OpenModel, read_verified
 from pfm_edge_runtime.state import Memory, Order
+from pfm_edge_runtime.variants import require_room
 
 __all__ = ["LiveClasses"]
 
@@ -29,13 +38,24 @@ _LOG = logging.getLogger("pfm_edge_runtime")
 
 
 class LiveClasses:
-    """The tensors that calls read now, and the ledger that they follow."""
+    """The tensors that calls read now, and the ledger that they follow.
 
-    def __init__(self, model: OpenModel) -> None:
+    Args:
+        model: The package.
+        variant: The graph that runs; it decides how the tensors lie.
+
+    Raises:
+        VariantError: The graph has not room for the classes.
+    """
+
+    def __init__(self, model: OpenModel, variant: Variant) -> None:
+        require_room(variant, len(model.bundle.class_ids))
         self._files = model.files
         self._device = model.state
         self._require_state = model.require_state
-        self._held = Held(Snapshot.of(model.bundle, model.files.manifest))
+        self._variant = variant
+        self._layout = ClassLayout(model.files.manifest.class_inputs, variant.capacity)
+        self._held = Held(Snapshot.of(model.bundle, self._layout))
         model.bundle.wipe()
         self._number = model.state.memory.number
         self._prepared: Snapshot | None = None
@@ -82,7 +102,10 @@ class LiveClasses:
                 raise PackageError(
                     f"{self._files.directory} holds another package by now: open it again"
                 )
-            self._prepared = Snapshot.of(pending.remaining, self._files.manifest)
+            # A bundle that another process installed may be too large for this graph; that is
+            # no reason not to forget: what is in memory then loses the class all the same.
+            if self._layout.holds(len(pending.remaining.class_ids)):
+                self._prepared = Snapshot.of(pending.remaining, self._layout)
             try:
                 pending.commit()
                 self._follow()  # the exchange: from here on no call sees the class
@@ -106,7 +129,7 @@ class LiveClasses:
     def _less(self, current: Snapshot, gone: set[ClassId], prepared: Snapshot | None) -> Snapshot:
         if prepared is not None and _are_the_same(prepared, current, gone):
             return prepared
-        return current.without(gone, self._files.manifest)
+        return current.without(gone, self._layout)
 
     def _follow(self) -> None:
         """Bring the tensors up to date if the ledger moved.
@@ -160,10 +183,15 @@ class LiveClasses:
             ).bundle
         except PfmEdgeError as error:
             self._complain(error)
-            return self._held.current.without(gone, self._files.manifest)
-        snapshot = Snapshot.of(bundle, self._files.manifest)
-        bundle.wipe()
-        return snapshot
+            return self._held.current.without(gone, self._layout)
+        try:
+            require_room(self._variant, len(bundle.class_ids))
+            return Snapshot.of(bundle, self._layout)
+        except VariantError as error:
+            self._complain(error)
+            return self._held.current.without(gone, self._layout)
+        finally:
+            bundle.wipe()
 
     def _complain(self, error: PfmEdgeError) -> None:
         if str(error) != self._complained:  # once, not at every call

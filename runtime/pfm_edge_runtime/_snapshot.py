@@ -3,22 +3,19 @@
 Owns which classes a call sees. A call that has begun keeps its snapshot; an exchange is one
 reference; the last reader of a snapshot that was replaced overwrites its tensors::
 
-    held = Held(Snapshot.of(bundle, manifest))
+    held = Held(Snapshot.of(bundle, layout))
     with held.use() as snapshot:
-        backend.run(images, snapshot.tensors)
-    held.exchange(snapshot.without(gone, manifest))
+        graph.run_arranged(images, snapshot.tensors, len(snapshot.classes))
+    held.exchange(snapshot.without(gone, layout))
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pfm_edge_runtime._layout import ClassArrays, ClassLayout, wipe
 from pfm_edge_runtime.bundle import ClassId, StatementDigest, VerifiedBundle
-from pfm_edge_runtime.manifest import Manifest
 
 __all__ = ["ClassInfo", "Held", "Snapshot"]
 
@@ -42,45 +39,35 @@ class Snapshot:
 
     Attributes:
         classes: Ascending by class id.
-        tensors: float32 in the graph's shape, by name.
+        tensors: What the graph takes, by name.
         statement: Digest of the statement that they come from.
     """
 
     classes: tuple[ClassInfo, ...]
-    tensors: Mapping[str, NDArray[np.float32]]
+    tensors: ClassArrays
     statement: StatementDigest
 
     @classmethod
-    def of(cls, bundle: VerifiedBundle, manifest: Manifest) -> "Snapshot":
-        """Copy the tensors of a bundle into the graph's shape.
+    def of(cls, bundle: VerifiedBundle, layout: ClassLayout) -> "Snapshot":
+        """Copy the tensors of a bundle to where the graph wants them.
 
         Raises:
             TypeError: ``bundle`` was not verified.
         """
         if not isinstance(bundle, VerifiedBundle):
             raise TypeError("a classifier takes verified bundles only")
-        tensors = {
-            each.name: np.array(
-                np.moveaxis(bundle.tensors[each.name], 0, each.class_axis), order="C"
-            )
-            for each in manifest.class_inputs
-        }
         classes = tuple(map(ClassInfo, bundle.class_ids, bundle.labels))
-        return cls(classes, tensors, bundle.place.statement)
+        return cls(classes, layout.arrange(bundle.tensors), bundle.place.statement)
 
-    def without(self, gone: Collection[ClassId], manifest: Manifest) -> "Snapshot":
+    def without(self, gone: Collection[ClassId], layout: ClassLayout) -> "Snapshot":
         """Copy the classes that are not ``gone``."""
         kept = [row for row, each in enumerate(self.classes) if each.class_id not in gone]
-        tensors = {
-            each.name: np.take(self.tensors[each.name], kept, axis=each.class_axis)
-            for each in manifest.class_inputs
-        }
+        tensors = layout.arrange(layout.rows_of(self.tensors), kept)
         return Snapshot(tuple(self.classes[row] for row in kept), tensors, self.statement)
 
     def zero(self) -> None:
         """Overwrite the tensors; the snapshot is of no use afterwards."""
-        for tensor in self.tensors.values():
-            tensor.fill(0)
+        wipe(self.tensors)
 
 
 class Held:

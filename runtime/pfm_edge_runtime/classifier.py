@@ -10,6 +10,7 @@ It may be used from several threads. A call works on the classes that were known
 forget exchanges one reference, so no call ever sees half of it.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,18 @@ from numpy.typing import NDArray
 
 from pfm_edge_runtime._live import LiveClasses
 from pfm_edge_runtime._snapshot import ClassInfo, Snapshot
-from pfm_edge_runtime.backends import Backend, Outputs, load_backend
+from pfm_edge_runtime.backends import BackendFactory, ImageArray, Outputs, load_backend
 from pfm_edge_runtime.bundle import ClassId
-from pfm_edge_runtime.errors import BackendError, ImageError, NoClassLeftError
+from pfm_edge_runtime.errors import (
+    BackendError,
+    BackendUnavailableError,
+    ImageError,
+    NoClassLeftError,
+)
+from pfm_edge_runtime.manifest import Precision, Variant
 from pfm_edge_runtime.opening import OpenModel, open_model
+from pfm_edge_runtime.package import PackageFiles
+from pfm_edge_runtime.variants import VariantGraph, load_variant, suitable_variants
 
 if TYPE_CHECKING:
     from pfm_edge_runtime.forgetting import Forgotten
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClassInfo", "Classifier", "Prediction"]
 
+_LOG = logging.getLogger("pfm_edge_runtime")
 _IMAGES_PER_RUN = 16  # bounds the memory of a long list; larger batches gain nothing on a CPU
 
 
@@ -57,14 +67,13 @@ class Prediction:
 class Classifier:
     """A model package in use; made by :meth:`open`. Safe to share between threads."""
 
-    def __init__(self, model: OpenModel, backend: Backend, preprocessor: "Preprocessor") -> None:
-        self._manifest = model.files.manifest
-        self._backend = backend
+    def __init__(self, model: OpenModel, graph: VariantGraph, preprocessor: "Preprocessor") -> None:
+        self._graph = graph
         self._preprocessor = preprocessor
-        self._live = LiveClasses(model)
+        self._live = LiveClasses(model, graph.variant)
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913 (all but the package by keyword, and seldom given)
         cls,
         path: str | Path,
         *,
@@ -72,6 +81,8 @@ class Classifier:
         require_state: bool = False,
         backend: str = "onnxruntime",
         threads: int | None = None,
+        variant: str | None = None,
+        precision: Precision | None = None,
     ) -> "Classifier":
         """Open a model package: verify manifest, files and bundle, and load the graph.
 
@@ -82,9 +93,13 @@ class Classifier:
             require_state: Whether to refuse rather than to trust on first use.
             backend: What runs the graph; see ``pfm_edge_runtime.backends``.
             threads: Threads to run on; ``None`` is every core.
+            variant: File of the graph to run, as ``"backbone.fp16.onnx"``; ``None`` is the first
+                that the backend can load and that has room for the classes.
+            precision: What the graph must compute in; ``None`` is any.
 
         Raises:
             PackageError: The package is missing, incomplete or altered; also ManifestError.
+            VariantError: It has no such graph, or none with room for its classes.
             BundleError: The bundle breaks the format, belongs to another package, is not from
                 whom this device trusts, is older than what it had, or lacks a class it had.
             StateError: The device's memory is damaged, another device's, or missing.
@@ -96,10 +111,20 @@ class Classifier:
 
         load = load_backend(backend)
         model = open_model(path, state=state, require_state=require_state)
-        graph = model.files.read_graph(model.files.dynamic_variant())
+        variants = suitable_variants(
+            model.files,
+            classes=len(model.bundle.class_ids),
+            variant=variant,
+            precision=precision,
+        )
         manifest = model.files.manifest
         preprocessor = Preprocessor(manifest.preprocessing, manifest.image)
-        return cls(model, load(graph, threads=threads), preprocessor)
+        return cls(model, _first(model.files, variants, load, threads), preprocessor)
+
+    @property
+    def variant(self) -> Variant:
+        """The graph of the package that runs."""
+        return self._graph.variant
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
@@ -199,29 +224,45 @@ class Classifier:
         ]
 
     def _runs(self, sources: "Sequence[ImageSource]", snapshot: Snapshot) -> Iterator[Outputs]:
-        for begin in range(0, len(sources), _IMAGES_PER_RUN):
-            images = self._preprocessor.batch(sources[begin : begin + _IMAGES_PER_RUN])
+        size = self._graph.variant.batch or 1
+        step = size * -(-_IMAGES_PER_RUN // size)  # whole batches of a graph that has a fixed one
+        for begin in range(0, len(sources), step):
+            images = self._preprocessor.batch(sources[begin : begin + step])
             yield self._run(images, snapshot)
 
-    def _run(self, images: NDArray[np.float32], snapshot: Snapshot) -> Outputs:
-        count = len(snapshot.classes)
-        for each in self._manifest.class_inputs:
-            # The graph would broadcast a tensor of one class over the others without a word.
-            if snapshot.tensors[each.name].shape != each.graph_shape(count):
-                raise BackendError(
-                    f"class input {each.name} has no row for each of {count} classes"
-                )
-        outputs = self._backend.run(images, snapshot.tensors)
-        if outputs.logits.shape != (len(images), count):
-            raise BackendError(
-                f"the graph gave logits of shape {list(outputs.logits.shape)} "
-                f"for {len(images)} images and {count} classes"
-            )
+    def _run(self, images: ImageArray, snapshot: Snapshot) -> Outputs:
+        outputs = self._graph.run_arranged(images, snapshot.tensors, len(snapshot.classes))
         if not (np.isfinite(outputs.logits).all() and np.isfinite(outputs.embedding).all()):
             raise BackendError(
                 "the graph gave values that are not finite: the image or graph is bad"
             )
         return outputs
+
+
+def _first(
+    files: PackageFiles,
+    variants: Sequence[Variant],
+    load: BackendFactory,
+    threads: int | None,
+) -> VariantGraph:
+    """Load the first graph that the backend takes.
+
+    Raises:
+        BackendError: It takes none; this is what it says of the first.
+    """
+    refusals: list[BackendError] = []
+    for variant in variants:
+        try:
+            graph = load_variant(files, variant, load, threads=threads)
+        except BackendUnavailableError:
+            raise
+        except BackendError as error:
+            refusals.append(error)
+            continue
+        for refusal in refusals:
+            _LOG.warning("%s runs instead: %s", files.directory / variant.file, refusal)
+        return graph
+    raise refusals[0]
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 
+from pfm_edge_runtime._layout import ClassLayout
 from pfm_edge_runtime._snapshot import Held, Snapshot
 from pfm_edge_runtime.bundle import VerifiedBundle
 from pfm_edge_runtime.classifier import Classifier
@@ -19,6 +20,7 @@ from pfm_edge_runtime.opening import install_bundle, open_model
 from pfm_edge_runtime.state import DeviceState
 from tests.support.failing_disk import Fault, faults_of
 from tests.support.tiny_package import (
+    CLASS_INPUTS,
     LABELS,
     TinyPackage,
     build_bundle,
@@ -27,6 +29,7 @@ from tests.support.tiny_package import (
 )
 
 ROSE = LABELS.index("rose")
+LAYOUT = ClassLayout(CLASS_INPUTS)
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def _labels(model: Classifier) -> list[str]:
 
 def test_takes_verified_bundles_only(tiny: TinyPackage) -> None:
     with pytest.raises(TypeError, match="verified"):
-        Snapshot.of(cast("VerifiedBundle", tiny.bundle), tiny.manifest)
+        Snapshot.of(cast("VerifiedBundle", tiny.bundle), LAYOUT)
 
 
 def test_calls_go_on_while_a_forget_waits_for_the_disk(
@@ -190,8 +193,8 @@ def test_a_memory_that_is_damaged_meanwhile_changes_nothing(
 
 def test_old_tensors_are_zeroed_after_the_last_call_that_reads_them(tiny: TinyPackage) -> None:
     opened = open_model(tiny.directory)
-    first = Snapshot.of(opened.bundle, tiny.manifest)
-    second = first.without({tiny.class_id("rose")}, tiny.manifest)
+    first = Snapshot.of(opened.bundle, LAYOUT)
+    second = first.without({tiny.class_id("rose")}, LAYOUT)
     held = Held(first)
     with held.use() as one, held.use() as two:
         assert one is two is first
@@ -201,7 +204,7 @@ def test_old_tensors_are_zeroed_after_the_last_call_that_reads_them(tiny: TinyPa
         assert first.tensors["class_weight"].any()
     assert not any(tensor.any() for tensor in first.tensors.values())
     assert second.tensors["class_weight"].any()
-    third = second.without((), tiny.manifest)
+    third = second.without((), LAYOUT)
     held.exchange(third)
     assert not second.tensors["class_weight"].any()
 
