@@ -1,22 +1,21 @@
 """The timm backbone: made from a configuration, checked, described for a manifest.
 
-Only `VisionTransformer` with its standard block is accepted; everything else is refused by name,
-before anything is trained.
+What no block adapter runs is refused by name, before anything is trained.
 """
 
 import difflib
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import timm
 import torch
 from timm.data import resolve_data_config
-from timm.models import VisionTransformer
-from timm.models.vision_transformer import Attention, Block
 
 from pfm_edge.config import BackboneConfig
+from pfm_edge.model._blocks import Backbone
+from pfm_edge.model._families import NAMES, require_supported
 from pfm_edge.weights import load_into
 from pfm_edge_runtime.errors import ConfigError
 from pfm_edge_runtime.manifest import CropMode, ImageInput, Interpolation, Preprocessing
@@ -48,7 +47,7 @@ _LIBRARY_ERRORS = (
 )
 
 
-def create_backbone(config: BackboneConfig) -> VisionTransformer:
+def create_backbone(config: BackboneConfig) -> Backbone:
     """Make the timm backbone that a configuration describes, without a head, in eval mode.
 
     Raises:
@@ -56,7 +55,8 @@ def create_backbone(config: BackboneConfig) -> VisionTransformer:
         WeightsError: the weights file does not fit.
     """
     if config.model.split(".")[0] not in timm.list_models():
-        near = difflib.get_close_matches(config.model, timm.list_models("vit_*"), n=1, cutoff=0.4)
+        known = timm.list_models(list(NAMES))
+        near = difflib.get_close_matches(config.model, known, n=1, cutoff=0.4)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise ConfigError(f"backbone.model: timm knows no model '{config.model}'{hint}")
     for name in _RESERVED:
@@ -66,22 +66,23 @@ def create_backbone(config: BackboneConfig) -> VisionTransformer:
         model = timm.create_model(
             config.model, pretrained=config.pretrained, num_classes=0, **config.arguments
         )
-    _refuse_unsupported(config.model, model)
+    require_supported(config.model, model)
+    _write_out_pooling(model)
     with _timm_errors(f"'{config.model}' does not run"):
         _require_embedding(config.model, model.eval())
     if config.weights is not None:
         load_into(model, config.weights)
-    return cast(VisionTransformer, model.eval())
+    return model.eval()
 
 
-def image_input(backbone: VisionTransformer) -> ImageInput:
+def image_input(backbone: Backbone) -> ImageInput:
     """Describe the backbone's image input: float32 [batch, channels, height, width]."""
     height, width = backbone.patch_embed.img_size
     channels = backbone.patch_embed.proj.in_channels
     return ImageInput(name="image", shape=(channels, height, width))
 
 
-def preprocessing(config: BackboneConfig, backbone: VisionTransformer) -> Preprocessing:
+def preprocessing(config: BackboneConfig, backbone: Backbone) -> Preprocessing:
     """Resolve how pixels become the image input: timm's values, then the configuration's.
 
     Raises:
@@ -120,8 +121,14 @@ def _timm_errors(what: str) -> Iterator[None]:
         raise ConfigError(f"backbone: {what} ({reason[:300]}); check backbone.arguments") from error
 
 
+def _write_out_pooling(model: Backbone) -> None:
+    """Let attention pooling be MatMul and Softmax: with one query, fusing saves nothing."""
+    if getattr(model, "attn_pool", None) is not None:
+        model.attn_pool.fused_attn = False
+
+
 @torch.inference_mode()
-def _require_embedding(name: str, model: VisionTransformer) -> None:
+def _require_embedding(name: str, model: Backbone) -> None:
     """Run two blank images: what is wrong with a shape shows here, not after minutes."""
     shape = tuple(model(torch.zeros(2, *image_input(model).shape)).shape)
     if shape != (2, model.num_features) or not len(model.blocks):
@@ -138,18 +145,3 @@ def _per_channel(name: str, given: Iterable[float], channels: int) -> tuple[floa
     if channels == 1:  # a grey model of a colour recipe: the mean over the channels
         return (sum(values) / len(values),)
     raise ConfigError(f"backbone.{name}: {len(values)} values for {channels} channels")
-
-
-def _refuse_unsupported(name: str, model: object) -> None:
-    if not isinstance(model, VisionTransformer):
-        raise ConfigError(
-            f"backbone.model: '{name}' is a {type(model).__name__}, not a plain vision "
-            "transformer; choose a vit_*, deit_* or deit3_* model of timm"
-        )
-    for block in model.blocks:
-        if type(block) is not Block or type(block.attn) is not Attention:
-            kind = f"{type(block).__name__} with {type(getattr(block, 'attn', None)).__name__}"
-            raise ConfigError(
-                f"backbone.model: '{name}' is built of {kind}; only timm's standard Block with "
-                "fused qkv Attention is supported"
-            )

@@ -11,8 +11,9 @@ activations, so this is a module and not a parametrisation of the weight.
 import math
 
 import torch
-from timm.models import VisionTransformer
 from torch import Tensor, nn
+
+from pfm_edge.model._blocks import Backbone
 
 __all__ = ["LoraQkv", "add_lora", "merge_lora"]
 
@@ -65,7 +66,7 @@ class LoraQkv(nn.Module):
         return self.scale * nn.functional.linear(nn.functional.linear(self.dropout(x), a), b)
 
 
-def add_lora(backbone: VisionTransformer, *, rank: int, alpha: float, dropout: float) -> None:
+def add_lora(backbone: Backbone, *, rank: int, alpha: float, dropout: float) -> None:
     """Freeze the backbone and adapt query and value of every block, in place."""
     backbone.requires_grad_(False)
     for block in backbone.blocks:
@@ -73,7 +74,7 @@ def add_lora(backbone: VisionTransformer, *, rank: int, alpha: float, dropout: f
     backbone.train(backbone.training)  # a new module is in training mode, whatever its parent's
 
 
-def merge_lora(backbone: VisionTransformer) -> VisionTransformer:
+def merge_lora(backbone: Backbone) -> Backbone:
     """Replace every LoraQkv by its merged Linear layer, in place; returns the backbone."""
     for block in backbone.blocks:
         if isinstance(block.attn.qkv, LoraQkv):

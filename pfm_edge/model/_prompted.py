@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 import torch
-from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from pfm_edge.model._attention import AttentionKind, class_attention
+from pfm_edge.model._blocks import Backbone
+from pfm_edge.model._families import adapter_of
 from pfm_edge.model._prompts import draw_prompts
 from pfm_edge_runtime.manifest import ClassInput
 
@@ -22,12 +23,10 @@ class PromptedViT(nn.Module):
 
     Source: Hendrix et al., "Pre-Forgettable Models", arXiv 2509.15230. Unlike the authors' code,
     the final LayerNorm of the timm model is applied, and the head reads the backbone's own pooled
-    output (the class token, where there is one), never a prompt's.
+    output (class token, average or attention pooling), never a prompt's.
     """
 
-    def __init__(
-        self, backbone: VisionTransformer, attention: AttentionKind, num_classes: int
-    ) -> None:
+    def __init__(self, backbone: Backbone, attention: AttentionKind, num_classes: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.attention = class_attention(attention)
@@ -87,9 +86,8 @@ class PromptedViT(nn.Module):
             float [B, D]: timm's `forward_head(tokens without prompts, pre_logits=True)`.
         """
         backbone = self.backbone
-        tokens = backbone._pos_embed(backbone.patch_embed(images))
-        tokens = backbone.norm_pre(backbone.patch_drop(tokens))
-        tokens = self.attention.run_blocks(backbone, tokens, tensors, fused)
+        embedded = adapter_of(backbone).embed(backbone, images)
+        tokens = self.attention.run_blocks(backbone, embedded, tensors, fused)
         embedding: Tensor = backbone.forward_head(backbone.norm(tokens), pre_logits=True)
         return embedding
 

@@ -1,0 +1,88 @@
+"""Every supported architecture against timm's own forward pass, in torch.
+
+Without prompts the two must agree as they are. With prompts, timm's own blocks run over the longer
+sequence `[prompts, tokens]`: hooks put the prompts in front of the first block and take them out
+behind the last, and a mask lets each prompt see itself alone where `prefix` says so.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from pfm_edge.model import PromptedViT
+from tests.support.architectures import ARCHITECTURES
+
+CLASSES = 3
+EVERY = pytest.mark.parametrize("case", ARCHITECTURES, ids=str)
+BOTH = pytest.mark.parametrize("attention", ["joint", "prefix"])
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def embedding(backbone, images):
+    return backbone.forward_head(backbone.forward_features(images), pre_logits=True)
+
+
+def allowed(attention, count):
+    """Which token may see which, for `count` tokens of which the first are prompts."""
+    mask = torch.ones(count, count, dtype=torch.bool)
+    if attention == "prefix":
+        mask[:CLASSES] = False
+        mask[:CLASSES, :CLASSES] = torch.eye(CLASSES, dtype=torch.bool)
+    return mask
+
+
+@contextmanager
+def prompts_in_front(backbone, prompts, attention) -> Iterator[None]:
+    """Let timm's blocks run over prompts and image tokens."""
+
+    def enter(block, args, kwargs):
+        x = args[0]
+        if block is backbone.blocks[0]:
+            x = torch.cat((prompts.expand(x.shape[0], -1, -1), x), dim=1)
+        return (x, *args[1:]), kwargs | {"attn_mask": allowed(attention, x.shape[1])}
+
+    def leave(block, args, out):
+        return out[:, CLASSES:]
+
+    handles = [
+        block.register_forward_pre_hook(enter, with_kwargs=True) for block in backbone.blocks
+    ]
+    handles.append(backbone.blocks[-1].register_forward_hook(leave))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@BOTH
+@EVERY
+def test_without_prompts_it_is_timm(case, images, attention):
+    model = PromptedViT(case.backbone(), attention, CLASSES).eval()
+    tensors = model.select(model.encode(), torch.empty(0, dtype=torch.int64))
+    with torch.no_grad():
+        for fused in (True, False):
+            actual = model.embed(images, tensors, fused=fused)
+            torch.testing.assert_close(
+                actual, embedding(model.backbone, images), atol=1e-5, rtol=1e-5
+            )
+
+
+@BOTH
+@EVERY
+def test_with_prompts_it_is_timm_over_the_longer_sequence(case, images, attention):
+    model = PromptedViT(case.backbone(), attention, CLASSES).eval()
+    with torch.no_grad():
+        tensors = model.select(model.encode(), model.full_bank())
+        with prompts_in_front(model.backbone, model.prompts, attention):
+            expected = embedding(model.backbone, images)
+        assert (expected - embedding(model.backbone, images)).abs().max() > 1e-2
+        for fused in (True, False):
+            actual = model.embed(images, tensors, fused=fused)
+            torch.testing.assert_close(actual, expected, atol=2e-5, rtol=1e-5)

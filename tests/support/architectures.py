@@ -1,0 +1,99 @@
+"""Small members of every supported family, as timm makes them, with weights that matter.
+
+Two layers, 32 x 32 pixels and sixteen patches; what makes a family what it is stays timm's. Fresh
+weights hide errors (layer scales of 1e-5, bias tables of zeros, registers of 1e-6), so all are
+drawn anew, with a spread that lets each move the embedding::
+
+    for case in ARCHITECTURES:
+        backbone = case.backbone()
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from pfm_edge.config import BackboneConfig
+from pfm_edge.model import Backbone, create_backbone
+
+__all__ = ["ARCHITECTURES", "Architecture", "randomise"]
+
+_SMALL: dict[str, object] = {
+    "img_size": 32,
+    "patch_size": 8,
+    "embed_dim": 32,
+    "depth": 2,
+    "num_heads": 2,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One architecture, made small.
+
+    Attributes:
+        name: what it is called here.
+        model: timm's name.
+        covers: what it is in the list for.
+        arguments: on top of the small size.
+    """
+
+    name: str
+    model: str
+    covers: str
+    arguments: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def config(self) -> BackboneConfig:
+        """The configuration that makes it."""
+        return BackboneConfig(model=self.model, arguments=_SMALL | self.arguments)
+
+    def backbone(self, seed: int = 0) -> Backbone:
+        """Make it, with weights that matter."""
+        return randomise(create_backbone(self.config), seed)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def randomise(backbone: Backbone, seed: int = 0) -> Backbone:
+    """Draw every weight anew, in place, so that none is inert."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def spread(parameter: torch.Tensor, low: float, high: float) -> None:
+        parameter.copy_(torch.rand(parameter.shape, generator=draw) * (high - low) + low)
+
+    with torch.no_grad():
+        for name, parameter in sorted(backbone.named_parameters()):
+            if "gamma" in name or ("norm" in name and name.endswith("weight")):
+                spread(parameter, 0.5, 1.5)
+            elif name.endswith("weight") and parameter.ndim > 1:
+                std = math.sqrt(parameter.shape[0] / parameter.numel())
+                nn.init.normal_(parameter, std=std, generator=draw)
+            elif name != "rope.freqs":  # biases, tokens, positions, tables
+                nn.init.normal_(parameter, std=0.5, generator=draw)
+    return backbone
+
+
+ARCHITECTURES = (
+    Architecture("ViT", "vit_tiny_patch16_224", "class token"),
+    Architecture(
+        "ViT, normalised",
+        "vit_tiny_patch16_224",
+        "normalised queries, keys, heads and MLP",
+        {"qk_norm": True, "scale_attn_norm": True, "scale_mlp_norm": True},
+    ),
+    Architecture("ViT, post-norm", "vit_base_patch16_rpn_224", "norms after the branches"),
+    Architecture("DeiT, distilled", "deit_tiny_distilled_patch16_224", "mean of two tokens"),
+    Architecture("DeiT III", "deit3_small_patch16_224", "class token without position"),
+    Architecture("DINOv2", "vit_small_patch14_dinov2", "layer scale"),
+    Architecture("DINOv2, registers", "vit_small_patch14_reg4_dinov2", "registers"),
+    Architecture("DINOv2, giant", "vit_giant_patch14_dinov2", "packed SwiGLU"),
+    Architecture(
+        "CLIP", "vit_base_patch32_clip_quickgelu_224", "norm before the blocks, QuickGELU"
+    ),
+    Architecture("SigLIP", "vit_base_patch16_siglip_224", "attention pooling, no class token"),
+    Architecture("ViT, registers, mean", "vit_medium_patch16_reg4_gap_256", "average pooling"),
+    Architecture("AIMv2", "aimv2_large_patch14_224", "RMS norms, SwiGLU, no biases"),
+)
