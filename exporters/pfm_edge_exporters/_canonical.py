@@ -26,7 +26,7 @@ from onnx import (
 
 from pfm_edge_exporters.errors import ExportError
 
-__all__ = ["canonicalise"]
+__all__ = ["canonicalise", "tidy"]
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # where torch keeps a node's path of modules
 
@@ -61,6 +61,17 @@ def canonicalise(
     _name_axes(graph, axes)
     _rename(graph, prefix)
     _strip(graph)
+    _set_header(model)
+
+
+def tidy(model: ModelProto) -> None:
+    """Bring a canonical graph that a pass has changed back into its one spelling, in place.
+
+    Nodes and values keep their names; what reaches no output goes, and equal tensors become one.
+    """
+    _prune(model.graph)
+    _merge_initialisers(model.graph, "")
+    _strip(model.graph)
     _set_header(model)
 
 

@@ -3,28 +3,35 @@
 Owns the promises that the runtime and every later exporter rely on: names, types, symbolic axes,
 standard operators only, nothing random, no resizing, layer normalisation in one piece::
 
-    require_rules(model, source, layer_norms=25)
+    require_rules(model, source, Variant("backbone.onnx", "fp32"), layer_norms=25)
     require_valid(model.SerializeToString(deterministic=True))
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
 
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from pfm_edge_exporters._source import TorchSource
+from pfm_edge_exporters._wiring import Shape, infer, shape_of, skeleton
 from pfm_edge_exporters.errors import ExportError
+from pfm_edge_runtime.manifest import MASK_INPUT, Variant
 
-__all__ = ["BATCH", "CLASSES", "MAX_GRAPH_BYTES", "OPSET", "require_rules", "require_valid"]
+__all__ = [
+    "BATCH",
+    "CLASSES",
+    "MAX_GRAPH_BYTES",
+    "OPSET",
+    "require_rules",
+    "require_valid",
+]
 
 OPSET = 18  # LayerNormalization as one node; ONNX Runtime 1.18 and TensorRT 10 read it
 BATCH = "batch"
 CLASSES = "classes"
 MAX_GRAPH_BYTES = 2**31 - 1  # of one protobuf message
-_MAX_IR_VERSION = 10  # ONNX Runtime 1.18
-_SMALL = 64  # elements: shapes and axes are smaller, weights are larger
+_MAX_IR_VERSIONS = {OPSET: 10, 23: 11}  # what ONNX Runtime 1.18 and 1.23 read
 
 _RANDOM = frozenset(
     [
@@ -38,27 +45,27 @@ _RANDOM = frozenset(
 )
 _RESIZING = frozenset(["Resize", "Upsample"])
 
-Shape: TypeAlias = tuple[int | str, ...]
-"""Sizes of axes; a symbolic one by its name, an unknown one as ``"?"``."""
 
-
-def require_rules(model: ModelProto, source: TorchSource, *, layer_norms: int) -> None:
+def require_rules(
+    model: ModelProto, source: TorchSource, variant: Variant, *, layer_norms: int
+) -> None:
     """Check that the canonical graph of ``source`` keeps every promise.
 
     Args:
         model: The graph, canonical.
         source: What it was made from.
+        variant: What the graph is to be: its operator set, and which axes are fixed to what.
         layer_norms: How often the module calls layer normalisation.
 
     Raises:
         ExportError: It does not; the message names the rule and the culprit.
     """
-    _require_versions(model)
+    _require_versions(model, variant.opset)
     _require_operators(model.graph.node)
     _require_single_precision(model.graph)
     _require_layer_norms(model.graph.node, layer_norms)
-    _require_inputs(model.graph, source)
-    _require_outputs(model.graph.output, source)
+    _require_inputs(model.graph, source, variant)
+    _require_outputs(model.graph.output, source, variant)
     _require_inferred(model)
 
 
@@ -82,12 +89,12 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _require_versions(model: ModelProto) -> None:
+def _require_versions(model: ModelProto, opset: int) -> None:
     imports = {each.domain: each.version for each in model.opset_import}
-    if imports != {"": OPSET}:
-        raise _broken(f"it needs the operator sets {imports}, not {OPSET} of ai.onnx alone")
-    if model.ir_version > _MAX_IR_VERSION:
-        raise _broken(f"its IR version is {model.ir_version}, above {_MAX_IR_VERSION}")
+    if imports != {"": opset}:
+        raise _broken(f"it needs the operator sets {imports}, not {opset} of ai.onnx alone")
+    if model.ir_version > _MAX_IR_VERSIONS[opset]:
+        raise _broken(f"its IR version is {model.ir_version}, above {_MAX_IR_VERSIONS[opset]}")
     if model.functions:
         raise _broken(f"it holds the function {model.functions[0].name}, not inlined")
 
@@ -128,47 +135,60 @@ def _require_layer_norms(nodes: Iterable[NodeProto], calls: int) -> None:
         )
 
 
-def _require_inputs(graph: GraphProto, source: TorchSource) -> None:
-    expected: dict[str, Shape] = {source.image.name: (BATCH, *source.image.shape)}
-    for each in source.class_inputs:
-        before, after = each.slice_shape[: each.class_axis], each.slice_shape[each.class_axis :]
-        expected[each.name] = (*before, CLASSES, *after)
+def _require_inputs(graph: GraphProto, source: TorchSource, variant: Variant) -> None:
+    expected = _expected_inputs(source, variant)
     names = [value.name for value in graph.input]
     if names != list(expected):
         raise _broken(f"its inputs are {names}, not {list(expected)}")
     used = {name for node in graph.node for name in node.input}
     for value in graph.input:
-        _require_float32(value)
-        if _shape(value) != expected[value.name]:
-            raise _broken(f"input {value.name} is {_shape(value)}, not {expected[value.name]}")
+        kind, shape = expected[value.name]
+        _require_type(value, kind)
+        if shape_of(value) != shape:
+            raise _broken(f"input {value.name} is {shape_of(value)}, not {shape}")
         if value.name not in used:
             raise _broken(f"input {value.name} reaches no output: the module ignores it")
 
 
-def _require_outputs(outputs: Sequence[ValueInfoProto], source: TorchSource) -> None:
+def _expected_inputs(source: TorchSource, variant: Variant) -> dict[str, tuple[int, Shape]]:
+    classes: int | str = variant.capacity or CLASSES
+    pixels = TensorProto.UINT8 if source.image.dtype == "uint8" else TensorProto.FLOAT
+    expected: dict[str, tuple[int, Shape]] = {
+        source.image.name: (pixels, (variant.batch or BATCH, *source.image.shape))
+    }
+    for each in source.class_inputs:
+        before, after = each.slice_shape[: each.class_axis], each.slice_shape[each.class_axis :]
+        expected[each.name] = (TensorProto.FLOAT, (*before, classes, *after))
+    if variant.capacity is not None:
+        expected[MASK_INPUT] = (TensorProto.BOOL, (variant.capacity,))
+    return expected
+
+
+def _require_outputs(
+    outputs: Sequence[ValueInfoProto], source: TorchSource, variant: Variant
+) -> None:
     names = [value.name for value in outputs]
     if names != ["logits", "embedding"]:
         raise _broken(f"its outputs are {names}, not logits and embedding")
+    batch, classes = variant.batch or BATCH, variant.capacity or CLASSES
     for value in outputs:
-        _require_float32(value)
-        shape = _shape(value)
-        classes = value.name == "logits" and bool(source.class_inputs)
-        second: object = CLASSES if classes else "a number"
-        if shape[:1] != (BATCH,) or len(shape) != 2:  # noqa: PLR2004
-            raise _broken(f"output {value.name} is {shape}, not ({BATCH}, {second})")
-        if shape[1] != CLASSES if classes else isinstance(shape[1], str):
-            raise _broken(f"output {value.name} is {shape}, not ({BATCH}, {second})")
+        _require_type(value, TensorProto.FLOAT)
+        shape = shape_of(value)
+        counted = value.name == "logits" and bool(source.class_inputs)
+        second: object = classes if counted else "a number"
+        if shape[:1] != (batch,) or len(shape) != 2:  # noqa: PLR2004
+            raise _broken(f"output {value.name} is {shape}, not ({batch}, {second})")
+        if shape[1] != classes if counted else isinstance(shape[1], str):
+            raise _broken(f"output {value.name} is {shape}, not ({batch}, {second})")
 
 
-def _require_float32(value: ValueInfoProto) -> None:
-    if value.type.tensor_type.elem_type != TensorProto.FLOAT:
-        dtype = helper.tensor_dtype_to_string(value.type.tensor_type.elem_type)
-        raise _broken(f"{value.name} is {dtype}, not float32")
-
-
-def _shape(value: ValueInfoProto) -> Shape:
-    dims = value.type.tensor_type.shape.dim
-    return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in dims)
+def _require_type(value: ValueInfoProto, kind: int) -> None:
+    found, wanted = (
+        helper.tensor_dtype_to_np_dtype(each).name
+        for each in (value.type.tensor_type.elem_type, kind)
+    )
+    if found != wanted:
+        raise _broken(f"{value.name} is {found}, not {wanted}")
 
 
 def _require_inferred(model: ModelProto) -> None:
@@ -177,40 +197,8 @@ def _require_inferred(model: ModelProto) -> None:
     Declared symbolic axes prove nothing: a graph may say ``classes`` and still end in a Reshape
     to 5. So the declarations go, and shape inference must not find a number where they were.
     """
-    skeleton = _skeleton(model)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=True, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
-        raise _broken(f"its shapes do not fit: {_one_line(error)}") from error
+    inferred = infer(skeleton(model, outputs=False))
     for declared, found in zip(model.graph.output, inferred.graph.output, strict=True):
-        for axis, (name, size) in enumerate(zip(_shape(declared), _shape(found), strict=False)):
+        for axis, (name, size) in enumerate(zip(shape_of(declared), shape_of(found), strict=False)):
             if isinstance(size, int) and size != name:
                 raise _broken(f"axis {axis} of output {declared.name} is always {size}, not {name}")
-
-
-def _skeleton(model: ModelProto) -> ModelProto:
-    """Copy the graph without its weights, which become inputs, and without its outputs' shapes."""
-    graph = model.graph
-    inputs, constants = list(graph.input), []
-    for tensor in graph.initializer:
-        if _elements(tensor) <= _SMALL:
-            constants.append(tensor)
-        else:
-            inputs.append(
-                helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            )
-    outputs = [
-        helper.make_tensor_value_info(each.name, each.type.tensor_type.elem_type, None)
-        for each in graph.output
-    ]
-    skeleton = helper.make_graph(graph.node, graph.name, inputs, outputs, constants)
-    return helper.make_model(
-        skeleton, opset_imports=model.opset_import, ir_version=model.ir_version
-    )
-
-
-def _elements(tensor: TensorProto) -> int:
-    count = 1
-    for size in tensor.dims:
-        count *= size
-    return count

@@ -30,6 +30,7 @@ from pfm_edge_exporters._quiet import quiet_torch
 from pfm_edge_exporters._source import FloatArray, TorchSource
 from pfm_edge_exporters.errors import ExportError
 from pfm_edge_runtime.backends import Outputs
+from pfm_edge_runtime.manifest import Variant
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +42,8 @@ __all__ = ["OnnxFromTorch", "torch_reference"]
 # the other, and neither is 0 or 1, for which torch.export would specialise the graph.
 _TRACED_BATCH = 3
 _TRACED_CLASSES = 5
+
+_VARIANT = Variant("backbone.onnx", "fp32")  # what is made here; every other one is made from it
 
 _PREFIX = "module."  # of every name that comes from the source's module, inside _positional
 
@@ -93,7 +96,7 @@ class OnnxFromTorch:
         model = _convert(program, source)
         del program  # it holds tensors of its own
         canonicalise(model, axes=_axes(source), prefix=_PREFIX)
-        require_rules(model, source, layer_norms=layer_norms)
+        require_rules(model, source, _VARIANT, layer_norms=layer_norms)
         data: bytes = model.SerializeToString(deterministic=True)
         del model  # before the checker makes its own copy of the weights
         require_valid(data)
