@@ -33,12 +33,20 @@ def redact(package: Path, gone: Collection[ClassId]) -> bool:
         Whether the package is there.
 
     Raises:
-        PackageError: its bundle cannot be read, so nobody knows what is in it.
+        PackageError: it or its bundle cannot be read, so nobody knows what is in it.
         StorageError: the disk refused.
     """
-    for unfinished in package.parent.glob(f".{glob.escape(package.name)}.*.tmp"):
+    try:
+        left = list(package.parent.glob(f".{glob.escape(package.name)}.*.tmp"))
+        exists = package.is_dir()
+    except OSError as error:
+        raise PackageError(
+            f"{package}: nobody can tell whether it is there ({error.strerror}); make its "
+            "directory readable"
+        ) from error
+    for unfinished in left:
         _rewrite(unfinished, gone)
-    if not package.is_dir():
+    if not exists:
         return False
     _tell_device(package, gone)
     _rewrite(package, gone)
