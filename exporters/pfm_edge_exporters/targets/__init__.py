@@ -1,0 +1,32 @@
+"""Targets beside ONNX: what a model package is turned into, one module each.
+
+target = find_target("triton")
+options = parse_options(target.name, target.options, ["max-batch=16"])
+export_target(Path("model"), target, options, out=Path("repository"))
+
+erase_classes(Path("repository/model"), {class_id})      # what a forget does
+"""
+
+from pfm_edge_exporters.targets._erase import erase_classes, erase_unfinished
+from pfm_edge_exporters.targets._export import Announce, TargetReport, export_target
+from pfm_edge_exporters.targets._options import OptionInfo, describe_options, parse_options
+from pfm_edge_exporters.targets._record import RECORD_FILE, TargetRecord, is_artefact
+from pfm_edge_exporters.targets._registry import TARGETS, find_target
+from pfm_edge_exporters.targets._target import Target
+
+__all__ = [
+    "RECORD_FILE",
+    "TARGETS",
+    "Announce",
+    "OptionInfo",
+    "Target",
+    "TargetRecord",
+    "TargetReport",
+    "describe_options",
+    "erase_classes",
+    "erase_unfinished",
+    "export_target",
+    "find_target",
+    "is_artefact",
+    "parse_options",
+]

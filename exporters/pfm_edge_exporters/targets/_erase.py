@@ -1,0 +1,75 @@
+"""A class out of an artefact: written again without it, exchanged at once, the old one erased.
+
+Owns what a forget does to artefacts. Where the last class goes, so does everything but the
+record, which says that there is none::
+
+    erase_classes(Path("repository/digits"), {class_id})
+"""
+
+import glob
+import secrets
+from collections.abc import Collection
+from pathlib import Path
+
+from pfm_edge_exporters.targets._publish import erase_tree, files_below, publish
+from pfm_edge_exporters.targets._record import RECORD_FILE, TargetRecord, is_artefact
+from pfm_edge_exporters.targets._registry import find_target
+from pfm_edge_runtime.bundle import ClassId
+from pfm_edge_runtime.errors import ConfigError, PackageError, StorageError
+from pfm_edge_runtime.store import exclusive
+
+__all__ = ["erase_classes", "erase_unfinished"]
+
+
+def erase_classes(directory: Path, gone: Collection[ClassId]) -> None:
+    """Take classes out of an artefact; those that it does not hold are no error.
+
+    Args:
+        directory: The artefact.
+        gone: Class ids.
+
+    Raises:
+        PackageError: It is damaged, so nobody knows what is in it.
+        StorageError: The disk refused; the artefact is as it was, or the new one is in place and
+            the old one waits beside it for the next call.
+    """
+    with exclusive(directory.parent):
+        record = TargetRecord.read(directory)
+        if not any(each in gone for each in record.classes):
+            return
+        for path in files_below(directory):
+            if path.is_symlink():
+                raise PackageError(f"{path} is a symbolic link: put the file itself there")
+        left = record.without(gone)
+        try:
+            target = find_target(record.target)
+        except ConfigError as error:
+            raise PackageError(f"{directory / RECORD_FILE}: {error}") from error
+        fill = target.without(directory, record, gone) if left.classes else _nothing
+        publish(directory, fill, left, overwrite=True, erasing=True)
+
+
+def erase_unfinished(directory: Path) -> None:
+    """Erase what a killed export, or a killed forget, left beside an artefact.
+
+    Raises:
+        StorageError: The disk refused; what is left waits for the next call.
+    """
+    if not directory.parent.is_dir():
+        return
+    for each in directory.parent.glob(f".{glob.escape(directory.name)}.*.tmp"):
+        if not is_artefact(each):
+            continue
+        # Whoever may still be writing there finds its name gone, and fails before it publishes.
+        aside = each.with_name(f".{directory.name}.{secrets.token_hex(8)}.tmp")
+        try:
+            each.rename(aside)
+            erase_tree(aside)
+        except OSError as error:
+            raise StorageError(
+                f"{each} cannot be erased yet: {error.strerror or error}; the next attempt goes on"
+            ) from error
+
+
+def _nothing(staging: Path) -> None:
+    """Write no file."""
