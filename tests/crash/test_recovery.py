@@ -20,7 +20,7 @@ from tests.support.disk_events import Recording
 from tests.support.power_loss import Lab, Report
 
 _EVERY = os.environ.get("PFM_EDGE_EVERY_CRASH") == "1"
-_SAMPLE = 100
+_SAMPLE = 60
 _RANDOM_NAME = re.compile(r"[0-9a-f]{16}")
 
 
