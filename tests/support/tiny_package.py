@@ -26,6 +26,7 @@ from pfm_edge_runtime.manifest import (
     ImageInput,
     Manifest,
     ModelId,
+    PixelType,
     Preprocessing,
     Variant,
 )
@@ -141,7 +142,7 @@ def write_tiny_package(
     directory.mkdir(parents=True)
     files = {
         "backbone.onnx": tiny_graph() if graph is None else graph,
-        "golden.safetensors": write_tensors({}, {"purpose": "nothing"}),
+        "golden.safetensors": tiny_golden(model_id),
     }
     manifest = tiny_manifest(files, model_id)
     bundle = build_bundle(manifest.to_bytes(), LABELS[:classes], sequence=sequence, key=key)
@@ -160,6 +161,23 @@ def reference(
     embedding = flat + prompts
     logits = embedding @ tensors["class_weight"].T + tensors["class_bias"]
     return logits.astype(np.float32), embedding.astype(np.float32)
+
+
+def tiny_golden(model_id: ModelId, dtype: PixelType = "float32") -> bytes:
+    """Return golden vectors for the graph, as an exporter records them."""
+    images = np.random.default_rng(1).integers(0, 256, (5, *IMAGE.shape)).astype(np.float32)
+    normalised = images / np.float32(127.5) - 1
+    tensors = {"image": images if dtype == "uint8" else normalised}
+    for count in (1, 2, 7):
+        slices = [class_tensors(index) for index in range(count)]
+        inputs = {
+            each.name: np.stack([found[each.name] for found in slices], axis=each.class_axis)
+            for each in CLASS_INPUTS
+        }
+        logits, embedding = reference(normalised, inputs)
+        tensors |= {f"c{count}.input.{name}": array for name, array in inputs.items()}
+        tensors |= {f"c{count}.output.logits": logits, f"c{count}.output.embedding": embedding}
+    return write_tensors(tensors, {"model_id": model_id, "pfm_golden": "1"})
 
 
 def tiny_graph() -> bytes:

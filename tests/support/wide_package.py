@@ -17,8 +17,10 @@ from pfm_edge_runtime.bundle import Bundle, ClassId, Entry, new_class_id, write_
 from pfm_edge_runtime.digest import digest_of
 from pfm_edge_runtime.manifest import ClassInput, ImageInput, Manifest, Preprocessing, Variant
 from tests.support.tiny_package import ISSUED_AT, MODEL_ID, SIDE
+from tests.support.tiny_variants import make_static
 
 WIDTH = 256
+STATIC = Variant("backbone.static-6.onnx", "fp32", 6)
 LABELS = ("persona-anna", "persona-bert", "persona-cleo", "persona-dora")
 CLASS_INPUTS = (
     ClassInput("prompt_values", (2, WIDTH), 1),
@@ -48,16 +50,20 @@ def rows_of(index: int) -> dict[str, NDArray[np.float32]]:
 
 
 def write_wide_package(directory: Path) -> WidePackage:
-    """Write a package that knows four people."""
+    """Write a package that knows four people, with a dynamic graph and a static one."""
     directory.mkdir(parents=True)
-    files = {"backbone.onnx": _graph(), "golden.safetensors": write_tensors({}, {"purpose": "no"})}
+    files = {
+        "backbone.onnx": _graph(),
+        STATIC.file: _graph(STATIC.capacity),
+        "golden.safetensors": write_tensors({}, {"purpose": "no"}),
+    }
     manifest = Manifest(
         model_id=MODEL_ID,
         attention="prefix",
         image=ImageInput("image", (1, SIDE, SIDE)),
         class_inputs=CLASS_INPUTS,
         preprocessing=Preprocessing("L", SIDE, "bicubic", 1.0, "center", (0.5,), (0.5,)),
-        variants=(Variant("backbone.onnx", "fp32"),),
+        variants=(Variant("backbone.onnx", "fp32"), STATIC),
         files={name: digest_of(data) for name, data in files.items()},
         created_with={"tests": "1"},
     ).to_bytes()
@@ -82,7 +88,7 @@ def write_wide_package(directory: Path) -> WidePackage:
     return WidePackage(directory, ids)
 
 
-def _graph() -> bytes:
+def _graph(capacity: int | None = None) -> bytes:
     def value(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
@@ -112,5 +118,7 @@ def _graph() -> bytes:
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    if capacity is not None:
+        make_static(model, capacity, None)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()

@@ -10,11 +10,13 @@ import argparse
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, get_args
 
 from pfm_edge_runtime.errors import ImageError, KeyFileError
+from pfm_edge_runtime.manifest import Precision
 
 if TYPE_CHECKING:
+    from pfm_edge_runtime.classifier import Classifier
     from pfm_edge_runtime.keys import PublicKey
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "add_state_arguments",
     "batches",
     "find_images",
+    "open_classifier",
     "positive",
     "read_public_key_file",
 ]
@@ -109,6 +112,34 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads", type=positive, metavar="N", help="threads to run on (default: every core)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        help="what the graph must compute in (default: the first graph that runs here)",
+    )
+    parser.add_argument(
+        "--variant",
+        metavar="FILE",
+        help="graph of the package to run, as backbone.fp16.onnx (default: as for --precision)",
+    )
+
+
+def open_classifier(arguments: argparse.Namespace) -> "Classifier":
+    """Open the model that the arguments of an image command name.
+
+    Raises:
+        PfmEdgeError: As for ``Classifier.open``.
+    """
+    from pfm_edge_runtime.classifier import Classifier
+
+    return Classifier.open(
+        arguments.model,
+        state=arguments.state,
+        require_state=arguments.require_state,
+        threads=arguments.threads,
+        variant=arguments.variant,
+        precision=arguments.precision,
     )
 
 

@@ -26,8 +26,8 @@ def add_to(commands: Commands) -> None:
     parser = add_plain_command(
         commands,
         "doctor",
-        "Verify the device's memory and its packages, finish what a power cut left, and say how "
-        "to mend the rest.",
+        "Verify the device's memory and its packages, run every graph on its golden vectors, "
+        "finish what a power cut left, and say how to mend the rest.",
         _EXAMPLE,
         _run,
     )
@@ -88,7 +88,27 @@ def _examine(directory: Path, arguments: argparse.Namespace) -> "list[tuple[str 
         for model in arguments.models:
             checks = examine_model(model, state, require_state=need, report=progress.advance)
             found += [(str(model), check) for check in checks]
+    found += _run_graphs(arguments.models, {package for package, check in found if _bars(check)})
     return found + [(None, check) for check in examine_rest(directory)]
+
+
+def _bars(check: "Check") -> bool:
+    """Tell whether graphs cannot be run after that: their files are not what they should be."""
+    return check.status == "problem" and check.name in {"manifest", "files"}
+
+
+def _run_graphs(
+    models: "list[Path]", barred: "set[str | None]"
+) -> "list[tuple[str | None, Check]]":
+    from pfm_edge_runtime.graph_checks import examine_graphs, graph_count
+
+    sound = [model for model in models if str(model) not in barred]
+    with Progress("ran", sum(map(graph_count, sound)), unit="graphs") as progress:
+        return [
+            (str(model), check)
+            for model in sound
+            for check in examine_graphs(model, report=progress.advance)
+        ]
 
 
 def _write(package: str | None, check: "Check") -> None:

@@ -10,6 +10,7 @@ from pfm_edge_runtime.cli._arguments import (
     add_image_arguments,
     batches,
     find_images,
+    open_classifier,
 )
 from pfm_edge_runtime.cli._output import write_json, write_row
 from pfm_edge_runtime.cli._progress import Progress
@@ -43,16 +44,10 @@ def add_to(commands: Commands) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     import numpy as np
 
-    from pfm_edge_runtime.classifier import Classifier
     from pfm_edge_runtime.store import write_atomic
 
     files = find_images(arguments.images)
-    model = Classifier.open(
-        arguments.model,
-        state=arguments.state,
-        require_state=arguments.require_state,
-        threads=arguments.threads,
-    )
+    model = open_classifier(arguments)
     found = []
     with Progress("embedded", len(files)) as progress:
         for batch in batches(files):

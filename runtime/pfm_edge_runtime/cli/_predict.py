@@ -8,6 +8,7 @@ from pfm_edge_runtime.cli._arguments import (
     add_image_arguments,
     batches,
     find_images,
+    open_classifier,
 )
 from pfm_edge_runtime.cli._output import write_json, write_row
 from pfm_edge_runtime.cli._progress import Progress
@@ -17,6 +18,7 @@ __all__ = ["add_to"]
 _EXAMPLE = """\
   pfm-device predict model/ photo.jpg
   pfm-device predict model/ photos/ --json
+  pfm-device predict model/ photo.jpg --precision fp16
 """
 
 
@@ -33,15 +35,8 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from pfm_edge_runtime.classifier import Classifier
-
     files = find_images(arguments.images)
-    model = Classifier.open(
-        arguments.model,
-        state=arguments.state,
-        require_state=arguments.require_state,
-        threads=arguments.threads,
-    )
+    model = open_classifier(arguments)
     rows: list[dict[str, object]] = []
     with Progress("predicted", len(files)) as progress:
         for batch in batches(files):
