@@ -1,6 +1,9 @@
-"""A class out of an exported package: the bundle without it, and the old one's bytes erased.
+"""A class out of what was exported: a package's bundle, or what a package was turned into.
 
 redact(Path("model"), {class_id})
+redact(Path("repository/digits"), {class_id})       # a target's artefact: without it, or erased
+
+The old bytes are erased, as far as the file system lets us.
 """
 
 import glob
@@ -9,6 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from pfm_edge._reading import read_whole
+from pfm_edge_exporters.targets import erase_classes, erase_unfinished, is_artefact
 from pfm_edge_runtime.bundle import Bundle, BundleLimits, ClassId
 from pfm_edge_runtime.erasure import finish, replace_erasing
 from pfm_edge_runtime.errors import BundleError, PackageError, StateError
@@ -23,10 +27,10 @@ __all__ = ["redact"]
 def redact(package: Path, gone: Collection[ClassId]) -> bool:
     """Take classes out of the bundle of a package; what the issuer signed stays valid.
 
-    What a killed export left beside the package is treated alike.
+    What a killed export left beside the package is treated alike; of an artefact it is erased.
 
     Args:
-        package: its directory; it need not exist.
+        package: its directory, or that of an artefact of a target; it need not exist.
         gone: class ids; those that it does not hold are no error.
 
     Returns:
@@ -45,9 +49,14 @@ def redact(package: Path, gone: Collection[ClassId]) -> bool:
             "directory readable"
         ) from error
     for unfinished in left:
-        _rewrite(unfinished, gone)
+        if not is_artefact(unfinished):
+            _rewrite(unfinished, gone)
+    erase_unfinished(package)
     if not exists:
         return False
+    if is_artefact(package):
+        erase_classes(package, gone)
+        return True
     _tell_device(package, gone)
     _rewrite(package, gone)
     return True

@@ -25,6 +25,7 @@ from pfm_edge.publishing._key_files import (
     write_key_pair,
 )
 from pfm_edge.publishing._source import deployable_source
+from pfm_edge.publishing._targets import export_artefact
 
 __all__ = [
     "BundleChanges",
@@ -34,6 +35,7 @@ __all__ = [
     "compare",
     "deployable_source",
     "describe",
+    "export_artefact",
     "export_run",
     "public_path",
     "read_bundle",

@@ -41,7 +41,10 @@ class KnownClass:
 
 @dataclass(frozen=True, slots=True)
 class PackageRecord:
-    """A package that was exported: where to (an absolute path), and the model in it."""
+    """What was exported and holds classes: where to (an absolute path), and the model in it.
+
+    A model package, or an artefact that was made of one.
+    """
 
     path: Path
     model_id: ModelId
@@ -176,13 +179,17 @@ class Registry:
         kept = [each for each in self.model if each in class_ids and each not in self.erased]
         return replace(self, erased=(*self.erased, *kept))
 
+    def with_artefact(self, artefact: PackageRecord) -> "Registry":
+        """Note what was made of a package and holds its classes, so that a forget reaches it."""
+        others = (each for each in self.packages if each.path != artefact.path)
+        return replace(self, packages=(*others, artefact))
+
     def with_export(self, package: PackageRecord) -> tuple["Registry", tuple[int, int]]:
         """Note an export, and take the next (epoch, sequence) of its model."""
         epoch, sequence = self.places.get(package.model_id, _NO_PLACE)
         place = (epoch, sequence + 1)
-        others = (each for each in self.packages if each.path != package.path)
         places = MappingProxyType({**self.places, package.model_id: place})
-        return replace(self, packages=(*others, package), places=places), place
+        return replace(self.with_artefact(package), places=places), place
 
     def _check(self) -> None:
         """Hold the rules.

@@ -7,17 +7,21 @@ export_target(Path("model"), target, options, out=Path("repository"))
 erase_classes(Path("repository/model"), {class_id})      # what a forget does
 """
 
+from pfm_edge_exporters._build_progress import BuildProgress
 from pfm_edge_exporters.targets._erase import erase_classes, erase_unfinished
 from pfm_edge_exporters.targets._export import Announce, TargetReport, export_target
 from pfm_edge_exporters.targets._options import OptionInfo, describe_options, parse_options
 from pfm_edge_exporters.targets._record import RECORD_FILE, TargetRecord, is_artefact
 from pfm_edge_exporters.targets._registry import TARGETS, find_target
 from pfm_edge_exporters.targets._target import Target
+from pfm_edge_exporters.targets.onnx import SUMMARY as ONNX_SUMMARY
 
 __all__ = [
+    "ONNX_SUMMARY",
     "RECORD_FILE",
     "TARGETS",
     "Announce",
+    "BuildProgress",
     "OptionInfo",
     "Target",
     "TargetRecord",
