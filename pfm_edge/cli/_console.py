@@ -1,6 +1,7 @@
 """How the workstation talks: results on standard output, progress and errors on standard error."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -20,10 +21,15 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["bar", "print_json", "print_table", "say", "stages", "table"]
+__all__ = ["bar", "can_ask", "print_json", "print_table", "say", "stages", "table"]
 
 _errors = Console(stderr=True, highlight=False, emoji=False)
 _out = Console(highlight=False, emoji=False)
+
+
+def can_ask() -> bool:
+    """Tell whether there is a person to ask: standard input may be a file, or closed."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def say(message: str) -> None:

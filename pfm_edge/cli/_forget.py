@@ -1,12 +1,11 @@
 """`pfm-edge forget`: classes out of a training run and out of what was exported from it."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pfm_edge.cli._console import print_json, say
+from pfm_edge.cli._console import can_ask, print_json, say
 from pfm_edge.cli._names import read_names
 from pfm_edge_runtime.errors import ConfigError
 
@@ -67,14 +66,14 @@ def finish_run(path: Path) -> None:
 
 
 def _ask() -> str:
-    if not sys.stdin.isatty():
+    if not can_ask():
         raise ConfigError("no class is named: give --class ID, or --class - and standard input")
     answer: str = typer.prompt("Class id or label", err=True)
     return answer
 
 
 def _confirm(run: Path, class_ids: tuple["ClassId", ...]) -> None:
-    if not sys.stdin.isatty():
+    if not can_ask():
         raise ConfigError("nobody can be asked here: add --yes to forget without")
     for class_id in class_ids:
         say(f"class {class_id}")

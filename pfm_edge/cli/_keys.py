@@ -1,13 +1,13 @@
 """`pfm-edge keys`: the keys that bundles are signed with."""
 
-import sys
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pfm_edge.cli._console import print_json, say
+from pfm_edge.cli._console import can_ask, print_json, say
 from pfm_edge_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -72,13 +72,13 @@ def load_signers(
     if passphrase_file is not None and not paths:
         raise typer.BadParameter("--passphrase-file needs --key")
     passphrase = read_passphrase(passphrase_file) if passphrase_file is not None else None
-    return read_signing_keys(paths or (), passphrase, _ask if sys.stdin.isatty() else None)
+    return read_signing_keys(paths or (), passphrase, _ask if can_ask() else None)
 
 
 def _ask(path: Path, *, twice: bool = False) -> bytes:
-    if not sys.stdin.isatty():
+    if not can_ask():
         raise ConfigError("--passphrase asks on a terminal; use --passphrase-file here")
     answer: str = typer.prompt(
         f"Passphrase of {path}", hide_input=True, confirmation_prompt=twice, err=True
     )
-    return answer.encode()
+    return os.fsencode(answer)  # the bytes that were typed, UTF-8 or not

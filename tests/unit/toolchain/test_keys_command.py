@@ -156,10 +156,26 @@ def test_a_passphrase_that_is_asked_for(tmp_path, monkeypatch, capsys):
     read_signing_keys([tmp_path / "asked.pem"], b"correct horse")
 
 
-def test_nobody_can_be_asked(tmp_path, capsys):
-    assert main(["keys", "new", str(tmp_path / "issuer.pem"), "--passphrase"]) == 1
+def test_a_passphrase_in_another_encoding(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    typed = b"gr\xfcn"  # as a Latin-1 terminal sends it
+    monkeypatch.setattr("typer.prompt", lambda *_, **__: os.fsdecode(typed))
+    assert main(["keys", "new", str(tmp_path / "asked.pem"), "--passphrase"]) == 0
+    read_signing_keys([tmp_path / "asked.pem"], typed)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_nobody_can_be_asked(tmp_path, secret_file, sign, capsys, monkeypatch, closed):
+    locked, alone = tmp_path / "locked.pem", tmp_path / "alone"
+    assert main(["keys", "new", str(locked), "--passphrase-file", str(secret_file)]) == 0
+    alone.mkdir()
+    capsys.readouterr()
+    if closed:
+        monkeypatch.setattr("sys.stdin", None)
+    assert "the key is encrypted: give its passphrase" in sign("--key", locked)
+    assert main(["keys", "new", str(alone / "issuer.pem"), "--passphrase"]) == 1
     assert "use --passphrase-file here" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    assert list(alone.iterdir()) == []
 
 
 @pytest.mark.parametrize(
