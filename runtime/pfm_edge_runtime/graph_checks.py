@@ -137,8 +137,7 @@ def _who(operators: Mapping[str, Mapping[str, int]]) -> str:
     said = []
     for provider, counts in operators.items():
         kinds = [f"{operator} {count}" for operator, count in counts.items()]
-        more = ", …" if len(kinds) > _SHOWN else ""
-        said.append(
-            f"{provider} executed {sum(counts.values())} nodes ({', '.join(kinds[:_SHOWN])}{more})"
-        )
+        shown = ", ".join(kinds[:_SHOWN]) + (", …" if len(kinds) > _SHOWN else "")
+        total = sum(counts.values())
+        said.append(f"{provider} executed {total} node{'s'[: total != 1]} ({shown})")
     return ", ".join(said)

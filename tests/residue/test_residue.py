@@ -2,7 +2,8 @@
 
 Searched for: any 64 bytes in a row of the class's rows, as float32 and as float16, and its label;
 in the package, the device's memory and the temporary directory, in what was logged and printed, in
-the arrays and buffers that the process can still reach, and in its writable memory as a whole.
+the arrays and buffers that the process can still reach, and in its writable memory as a whole. The
+model runs the dynamic graph, or a static one, whose rows are padded.
 """
 
 import gc
@@ -18,7 +19,7 @@ from pfm_edge_runtime.classifier import Classifier
 from pfm_edge_runtime.forgetting import forget_classes
 from tests.support.byte_windows import Marks
 from tests.support.tiny_package import quarter
-from tests.support.wide_package import LABELS, WidePackage, rows_of, write_wide_package
+from tests.support.wide_package import LABELS, STATIC, WidePackage, rows_of, write_wide_package
 
 GONE = 2
 
@@ -26,6 +27,11 @@ GONE = 2
 @pytest.fixture
 def wide(tmp_path: Path) -> WidePackage:
     return write_wide_package(tmp_path / "model")
+
+
+@pytest.fixture(params=["backbone.onnx", STATIC.file])
+def model(wide: WidePackage, request: pytest.FixtureRequest) -> Classifier:
+    return Classifier.open(wide.directory, threads=1, variant=request.param)
 
 
 @pytest.fixture
@@ -103,8 +109,7 @@ def test_what_is_logged_and_printed(
     assert not [text for text in said if LABELS[GONE] in text]
 
 
-def test_the_live_tensors(wide: WidePackage) -> None:
-    model = Classifier.open(wide.directory, threads=1)
+def test_the_live_tensors(model: Classifier) -> None:
     model.predict(quarter(0))
     assert _reachable(_marks())  # the search finds what a model holds
     model.forget(LABELS[GONE])
@@ -114,8 +119,7 @@ def test_the_live_tensors(wide: WidePackage) -> None:
     assert _reachable(_marks(0))
 
 
-def test_the_tensors_that_a_call_still_reads_are_zeroed_when_it_ends(wide: WidePackage) -> None:
-    model = Classifier.open(wide.directory, threads=1)
+def test_the_tensors_that_a_call_still_reads_are_zeroed_when_it_ends(model: Classifier) -> None:
     with model._live.use() as snapshot:
         model.forget(LABELS[GONE])
         assert snapshot.tensors["class_weight"].any()  # a call in flight finishes on them
@@ -129,7 +133,7 @@ from pathlib import Path
 import numpy as np
 from pfm_edge_runtime.classifier import Classifier
 
-package, label, offset = sys.argv[1:]
+package, label, variant = sys.argv[1:]
 
 def occurrences():
     # Drawn anew, used and wiped, so that the search itself leaves no copy behind.
@@ -155,16 +159,17 @@ def occurrences():
         data.fill(0)
     return count
 
-model = Classifier.open(package, threads=1)
+model = Classifier.open(package, threads=1, variant=variant)
 before = occurrences()
 model.forget(label)
 print(before, occurrences())
 """
 
 
-def test_the_memory_of_the_process(wide: WidePackage) -> None:
+@pytest.mark.parametrize("variant", ["backbone.onnx", STATIC.file])
+def test_the_memory_of_the_process(wide: WidePackage, variant: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _SCAN, str(wide.directory), LABELS[GONE], "0"],
+        [sys.executable, "-c", _SCAN, str(wide.directory), LABELS[GONE], variant],
         capture_output=True,
         text=True,
         timeout=120,

@@ -96,3 +96,17 @@ def test_resize_must_fit_crop_pct_where_the_input_is_not_square():
     assert make((16, 24), resize=32, crop_pct=0.5).shape == (1, 16, 24)
     with pytest.raises(ManifestError, match=r"resize 16 contradicts crop_pct 0\.5"):
         make((16, 24), resize=16, crop_pct=0.5)
+
+
+def test_a_uint8_input_gets_the_pixels_that_the_other_kind_is_computed_from():
+    rng = np.random.default_rng(0)
+    sources = [rng.integers(0, 256, (size, 40, 3), dtype=np.uint8) for size in (9, 24, 50)]
+    spec = Preprocessing("RGB", 20, "bicubic", 0.8, "center", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    pixels = Preprocessor(spec, ImageInput("image", (3, 16, 16), "uint8"))
+    out = pixels.batch(sources)
+    assert out.dtype == pixels(sources[0]).dtype == np.uint8
+    assert out.flags.c_contiguous
+    mean, std = (np.array(each, np.float32)[:, None, None] for each in (spec.mean, spec.std))
+    values = (out.astype(np.float32) / np.float32(255) - mean) / std
+    floats = Preprocessor(spec, ImageInput("image", (3, 16, 16))).batch(sources)
+    np.testing.assert_array_equal(values, floats)

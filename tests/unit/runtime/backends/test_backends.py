@@ -20,6 +20,7 @@ from tests.support.tiny_package import (
     reference,
     tiny_graph,
 )
+from tests.support.tiny_variants import STATIC, variant_graph
 
 FloatArray = NDArray[np.float32]
 
@@ -165,6 +166,28 @@ def test_a_bad_run_is_one_line(
         backend.run(image, tensors)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().out == ""
+
+
+def test_a_static_graph_of_pixels_takes_uint8_and_a_mask() -> None:
+    backend = OnnxRuntimeBackend(variant_graph(STATIC, "uint8"))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *IMAGE.shape), dtype=np.uint8)
+    mask = np.arange(6) < 4
+    outputs = backend.run(pixels, {**_tensors(6), "class_mask": mask})
+    expected = reference(pixels.astype(np.float32) / np.float32(127.5) - 1, _tensors(4))
+    np.testing.assert_allclose(outputs.logits[:, :4], expected[0], atol=1e-5)
+    np.testing.assert_allclose(outputs.embedding, expected[1], atol=1e-5)
+    with pytest.raises(BackendError, match="image is float32: the graph takes uint8"):
+        backend.run(pixels.astype(np.float32), {**_tensors(6), "class_mask": mask})
+    with pytest.raises(BackendError, match="class_mask is float32: the graph takes bool"):
+        backend.run(pixels, {**_tensors(6), "class_mask": mask.astype(np.float32)})
+
+
+def test_a_graph_with_an_input_that_nothing_feeds() -> None:
+    model = onnx.load_from_string(tiny_graph())
+    extra = onnx.helper.make_tensor_value_info("step", onnx.TensorProto.INT64, [1])
+    model.graph.input.append(extra)
+    with pytest.raises(BackendError, match=r"input step of the graph is tensor\(int64\)"):
+        OnnxRuntimeBackend(model.SerializeToString())
 
 
 def test_backends_by_name() -> None:
