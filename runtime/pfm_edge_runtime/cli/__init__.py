@@ -95,6 +95,8 @@ def _accept_any_text() -> None:
     """Let labels and file names of any script pass, whatever the terminal's encoding."""
     if sys.stdout is None:  # started with a closed output: there is nobody to tell
         sys.stdout = io.StringIO()
+    if sys.stderr is None:
+        sys.stderr = io.StringIO()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -378,3 +378,10 @@ def test_a_lock_that_is_held_is_no_problem(device_state: Path, capsys: Capture) 
     with state.exclusive():
         assert main(["doctor"]) == 0
     assert "held by a process" in capsys.readouterr().out
+
+
+def test_a_closed_standard_error(tiny: TinyPackage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["doctor", str(tiny)]) == 0
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["forget", str(tiny), "rose"]) == 0  # warns of the label
