@@ -18,7 +18,8 @@ Owns the order of a forget, and how a class is named::
 If step 2 fails, nothing changed. If a later one fails, the class is *forgotten, not yet erased*:
 refused from memory, without a receipt, and tried again whenever the package is opened.
 
-No message ever repeats the name that was given: it may be the label of a class that is gone.
+No message ever repeats the name that was given, which may be the label of a class that is gone, nor
+hints at the nearest one: it would stay in a log when that class goes next.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +29,6 @@ from pathlib import Path
 from time import perf_counter
 from unicodedata import normalize
 
-from pfm_edge_runtime._nearest import nearest
 from pfm_edge_runtime.bundle import ClassId, VerifiedBundle, is_class_id
 from pfm_edge_runtime.errors import StateError, StorageError, UnknownClassError
 from pfm_edge_runtime.opening import OpenModel, holding, open_state, settle
@@ -242,8 +242,7 @@ def _find_all(model: OpenModel, keys: Sequence[str]) -> tuple[ClassId, ...]:
         if class_id is None:
             which = f"name {number} of {len(keys)}: " if len(keys) > 1 else ""
             raise UnknownClassError(
-                f"{which}no class has that id or label{nearest(key, bundle.labels)}; "
-                "pfm-device classes lists them"
+                f"{which}no class has that id or label; pfm-device classes lists them"
             )
         found[class_id] = None
     return tuple(found)

@@ -161,12 +161,12 @@ def test_forgets_by_id(model: Classifier, tiny: TinyPackage) -> None:
     assert sorted(each.label for each in model.classes) == ["daisy", "rose", "violet"]
 
 
-def test_an_unknown_class_is_met_with_the_nearest_label_and_never_repeated(
+def test_an_unknown_class_is_never_repeated_nor_is_the_one_that_was_meant(
     model: Classifier,
 ) -> None:
-    with pytest.raises(UnknownClassError, match="did you mean 'tulip'") as caught:
+    with pytest.raises(UnknownClassError) as caught:
         model.forget("Tulpi")
-    assert "Tulpi" not in str(caught.value)
+    assert "tul" not in str(caught.value).lower()
     with pytest.raises(UnknownClassError) as caught:
         model.forget("xyzzy")
     assert "xyzzy" not in str(caught.value)

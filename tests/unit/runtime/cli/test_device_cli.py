@@ -243,8 +243,8 @@ def test_forget_an_unknown_class(
     _standard_input(monkeypatch, b"Tulpi\n")
     assert main(["forget", str(tiny), "-"]) == 1
     line = _error_line(capsys)
-    assert "did you mean 'tulip'?" in line
-    assert "Tulpi" not in line
+    assert "pfm-device classes lists them" in line
+    assert "tul" not in line.lower()  # it may be forgotten next, and the line is in a log
     assert _left(tiny) == set(LABELS)
 
 
