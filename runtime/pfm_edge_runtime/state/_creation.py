@@ -61,7 +61,8 @@ def create(layout: Layout, *, trust: TrustedKeys | None, bind: bool, moment: Mom
             record = InitRecord(
                 device=key.key_id,
                 machine=machine_digest() if bind else None,
-                managed=trust is not None,
+                # One that did not come as far as the ledger may have been told whom to trust.
+                managed=trust is not None or os.path.lexists(layout.trust),
                 moment=moment,
             )
             _begin(layout.ledger, encode(record, number=1, previous=NOTHING))

@@ -92,6 +92,18 @@ def test_creating_is_no_way_to_replace(tmp_path: Path) -> None:
     assert _contents(state.directory) == before
 
 
+def test_a_first_use_does_not_undo_what_an_init_began(tmp_path: Path) -> None:
+    state = DeviceState.create(
+        tmp_path / "state", trust=TrustedKeys(1, frozenset({issuer()})), bind=False
+    )
+    (state.directory / "ledger.jsonl").unlink()
+    again = DeviceState.create(state.directory, trust=None, bind=False)
+    assert again.trust == state.trust
+    (state.directory / "trust" / "keys.json").unlink()
+    with pytest.raises(StateError, match="nobody is trusted"):
+        DeviceState.open(state.directory)
+
+
 def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "holiday.jpg").touch()
