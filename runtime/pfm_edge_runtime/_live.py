@@ -58,6 +58,8 @@ class LiveClasses:
         self._held = Held(Snapshot.of(model.bundle, self._layout))
         model.bundle.wipe()
         self._number = model.state.memory.number
+        self._memory = model.state.memory
+        self._outlived: frozenset[ClassId] = frozenset()  # forgotten in a memory that is gone
         self._prepared: Snapshot | None = None
         self._behind = False
         self._catching_up = Lock()  # never held while the disk is written
@@ -155,8 +157,11 @@ class LiveClasses:
         except StateError as error:
             self._complain(error)  # the ledger is damaged or gone: what is in memory stays true
             return
+        if memory.identity.device != self._memory.identity.device:
+            self._outlived |= self._memory.tombstones.keys()  # wiped, and another one begun
+        self._memory = memory
         current, prepared = self._held.current, self._prepared
-        gone = {each.class_id for each in current.classes if each.class_id in memory.tombstones}
+        gone = self._gone(current)
         if self._must_read(memory, current):
             fresh = self._read(gone)
         elif not gone:
@@ -165,6 +170,10 @@ class LiveClasses:
             fresh = self._less(current, gone, prepared)
         self._held.exchange(fresh)
         self._number = memory.number
+
+    def _gone(self, snapshot: Snapshot) -> set[ClassId]:
+        forgotten = self._memory.tombstones.keys() | self._outlived
+        return {each.class_id for each in snapshot.classes if each.class_id in forgotten}
 
     def _must_read(self, memory: Memory, current: Snapshot) -> bool:
         """Tell whether the disk knows something that memory alone does not say.
@@ -186,12 +195,18 @@ class LiveClasses:
             return self._held.current.without(gone, self._layout)
         try:
             require_room(self._variant, len(bundle.class_ids))
-            return Snapshot.of(bundle, self._layout)
+            snapshot = Snapshot.of(bundle, self._layout)
         except VariantError as error:
             self._complain(error)
             return self._held.current.without(gone, self._layout)
         finally:
             bundle.wipe()
+        back = self._gone(snapshot)
+        if not back:
+            return snapshot
+        smaller = snapshot.without(back, self._layout)
+        snapshot.zero()
+        return smaller
 
     def _complain(self, error: PfmEdgeError) -> None:
         if str(error) != self._complained:  # once, not at every call

@@ -187,6 +187,20 @@ def test_by_a_state_that_is_wiped_while_the_model_runs(device: Device, tmp_path:
     assert sorted(each.label for each in model.classes) == STAY
 
 
+def test_by_another_state_while_the_model_runs(device: Device, tmp_path: Path) -> None:
+    model = Classifier.open(device.directory, state=device.state, require_state=True, threads=1)
+    shutil.rmtree(device.state)
+    trust = TrustedKeys(1, frozenset({ISSUER.public}))
+    DeviceState.create(device.state, trust=trust, bind=False)
+    shutil.copy(tmp_path / "backup" / "bundle.safetensors", device.package.bundle_path)
+    assert sorted(each.label for each in model.classes) == STAY
+    open_model(device.directory, state=device.state)  # somebody else installs it
+    device.package.bundle_path.write_bytes(device.bundle(8))
+    open_model(device.directory, state=device.state)
+    assert sorted(each.label for each in model.classes) == STAY
+    assert model.predict(quarter(ROSE)).label != "rose"
+
+
 def test_by_a_first_use_where_a_running_model_requires_a_state(device: Device) -> None:
     model = Classifier.open(device.directory, state=device.state, require_state=True, threads=1)
     shutil.rmtree(device.state)
