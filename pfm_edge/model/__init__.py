@@ -10,7 +10,7 @@ either attention variant (`joint`, `prefix`), `add_lora` and `merge_lora` adapt 
 from pfm_edge.model._attention import AttentionKind, ClassAttention, class_attention
 from pfm_edge.model._backbone import create_backbone, image_input, preprocessing
 from pfm_edge.model._blocks import Backbone
-from pfm_edge.model._lora import LoraQkv, add_lora, merge_lora
+from pfm_edge.model._lora import LoraLinear, LoraQkv, add_lora, merge_lora
 from pfm_edge.model._prompted import PromptedViT
 from pfm_edge.model._prompts import draw_prompts
 
@@ -18,6 +18,7 @@ __all__ = [
     "AttentionKind",
     "Backbone",
     "ClassAttention",
+    "LoraLinear",
     "LoraQkv",
     "PromptedViT",
     "add_lora",

@@ -83,7 +83,7 @@ class _JointAttention:
         x = torch.cat((prompts.to(tokens.dtype), tokens), dim=1)
         for block, position in zip(backbone.blocks, embedded.positions, strict=True):
             query, key, value = blocks.project(block, x)
-            heads = Heads(position.rotate(query), position.rotate(key), value)
+            heads = Heads(position.turn(query), position.turn(key), value)
             x = blocks.finish(block, x, _attend(block.attn, heads, position, fused=fused))
         return x[:, prompts.shape[1] :]
 
@@ -124,9 +124,9 @@ class _PrefixAttention:
             query, key, value = blocks.project(block, x)
             prompt_key = tensors["prompt_keys"][:, layer].expand(batch, -1, -1, -1)
             prompt_value = tensors["prompt_values"][:, layer].expand(batch, -1, -1, -1)
-            key = torch.cat((prompt_key.to(key.dtype), position.rotate(key)), dim=2)
+            key = torch.cat((prompt_key.to(key.dtype), position.turn(key)), dim=2)
             value = torch.cat((prompt_value.to(value.dtype), value), dim=2)
-            heads = Heads(position.rotate(query), key, value)
+            heads = Heads(position.turn(query), key, value)
             x = blocks.finish(block, x, _attend(block.attn, heads, position, fused=fused))
         return x
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from timm.layers import apply_rot_embed_cat
+from timm.layers import apply_rot_embed
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,6 +28,7 @@ __all__ = [
     "Embedded",
     "Heads",
     "Position",
+    "Rotation",
     "head_shape",
     "split_fused",
 ]
@@ -45,27 +46,47 @@ class Heads(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Rotation:
+    """How queries and keys of patches turn; class and register tokens and prompts do not.
+
+    Attributes:
+        sines: float [P, d], or [H, P, d] where heads turn differently.
+        cosines: as `sines`.
+        half: whether halves of a head turn against each other, or neighbours.
+    """
+
+    sines: Tensor
+    cosines: Tensor
+    half: bool
+
+    @classmethod
+    def of(cls, rotary: Tensor, half: bool) -> "Rotation":
+        """Take timm's float [..., P, 2 d], sines then cosines, apart."""
+        size = rotary.shape[-1] // 2
+        return cls(rotary[..., :size], rotary[..., size:], half)
+
+    def turn(self, heads: Tensor) -> Tensor:
+        """Turn the last P of float [B, H, any, d] tokens; what stands before them stays."""
+        patches = self.sines.shape[-2]
+        turned = apply_rot_embed(heads[:, :, -patches:], self.sines, self.cosines, half=self.half)
+        return torch.cat((heads[:, :, :-patches], turned.to(heads.dtype)), dim=2)
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """What the attention of one layer knows of where image tokens are. Prompts are nowhere.
 
     Attributes:
-        rotary: float [..., P, 2 d], sines then cosines by which queries and keys of patches turn;
-            class and register tokens do not turn.
-        half: whether `rotary` turns halves of a head against each other, or neighbours.
+        rotation: how queries and keys turn before they meet.
         bias: float [1, H, N, N], added to the scores.
     """
 
-    rotary: Tensor | None = None
-    half: bool = False
+    rotation: Rotation | None = None
     bias: Tensor | None = None
 
-    def rotate(self, heads: Tensor) -> Tensor:
-        """Turn the last P of float [B, H, any, d] tokens: what stands before the patches stays."""
-        if self.rotary is None:
-            return heads
-        patches = self.rotary.shape[-2]
-        turned = apply_rot_embed_cat(heads[:, :, -patches:], self.rotary, half=self.half)
-        return torch.cat((heads[:, :, :-patches], turned), dim=2).to(heads.dtype)
+    def turn(self, heads: Tensor) -> Tensor:
+        """Turn float [B, H, any, d] queries or keys, of which the last are the patches'."""
+        return heads if self.rotation is None else self.rotation.turn(heads)
 
     def bias_for(self, queries: int, keys: int) -> Tensor | None:
         """Return float [1, H, queries, keys] to add to the scores: nothing where a prompt is met.
@@ -117,15 +138,17 @@ class BlockAdapter(ABC):
     def _scale(self, block: Any, branch: int, out: Tensor) -> Tensor:
         """Scale what branch 1 (attention) or 2 (MLP) of a pre-norm block gives."""
 
-    def _read(self, block: Any, x: Tensor, out: Tensor) -> Tensor:  # noqa: ARG002 (a seam)
-        """Treat what the heads read, float [B, N, H d], before the output projection.
+    def _read(self, block: Any, x: Tensor, out: Tensor) -> Tensor:
+        """Normalise and gate what the heads read, before the output projection.
 
         Args:
             block: timm's.
             x: float [B, N, D], the block's input.
-            out: what the heads read.
+            out: float [B, N, H d], what the heads read.
         """
-        return out
+        out = block.attn.norm(out)
+        gate = getattr(block.attn, "gate", None)
+        return out if gate is None else out * gate(self._taken(block, 1, x)).sigmoid()
 
     def project(self, block: Any, x: Tensor) -> Heads:
         """Project a block's input, float [B, N, D], to query, key and value; without rotation."""

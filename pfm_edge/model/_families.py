@@ -8,24 +8,28 @@ are refused::
 """
 
 from timm.layers import PatchEmbed
-from timm.models import VisionTransformer, VisionTransformerDistilled
+from timm.layers.attention import AttentionRope
+from timm.models import Eva, VisionTransformer, VisionTransformerDistilled
+from timm.models.eva import EvaAttention, EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Attention, Block, ResPostBlock
 
 from pfm_edge.model._blocks import Backbone, BlockAdapter
+from pfm_edge.model._eva_blocks import EvaBlocks
 from pfm_edge.model._vit_blocks import VitBlocks
 from pfm_edge_runtime.errors import ConfigError
 
 __all__ = ["NAMES", "adapter_of", "require_supported"]
 
-NAMES = ("vit_*", "deit*", "flexivit_*", "aimv2_*", "beit3_*")
+NAMES = ("vit_*", "deit*", "eva*", "aimv2_*", "beit3_*", "flexivit_*")
 """What the names of supported models look like."""
 
-_VIT, _VIT_POST_NORM = VitBlocks(), VitBlocks(post_norm=True)
-
 _ADAPTERS: dict[tuple[type, type, type], BlockAdapter] = {
-    (VisionTransformer, Block, Attention): _VIT,
-    (VisionTransformer, ResPostBlock, Attention): _VIT_POST_NORM,
-    (VisionTransformerDistilled, Block, Attention): _VIT,
+    (Eva, EvaBlock, AttentionRope): EvaBlocks(),
+    (Eva, EvaBlock, EvaAttention): EvaBlocks(),
+    (Eva, EvaBlockPostNorm, EvaAttention): EvaBlocks(post_norm=True),
+    (VisionTransformer, Block, Attention): VitBlocks(),
+    (VisionTransformer, ResPostBlock, Attention): VitBlocks(post_norm=True),
+    (VisionTransformerDistilled, Block, Attention): VitBlocks(),
 }
 _MODELS = {model for model, _, _ in _ADAPTERS}
 _BLOCKS = {block for _, block, _ in _ADAPTERS}

@@ -1,4 +1,4 @@
-"""Low-rank adaptation of query and value in timm's fused qkv projection.
+"""Low-rank adaptation of query and value, in one projection with the key or in their own.
 
 LoRA (arXiv 2106.09685): W x + (alpha / r) B A dropout(x), with A and B the only trained weights.
 The paper adapts query and value with r = 4, alpha = 4 and dropout 0.1. Dropout acts on the
@@ -8,6 +8,7 @@ activations, so this is a module and not a parametrisation of the weight.
     merged = merge_lora(copy.deepcopy(backbone))          # plain Linear layers again
 """
 
+import copy
 import math
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from pfm_edge.model._blocks import Backbone
 
-__all__ = ["LoraQkv", "add_lora", "merge_lora"]
+__all__ = ["LoraLinear", "LoraQkv", "add_lora", "merge_lora"]
 
 
 class LoraQkv(nn.Module):
@@ -66,17 +67,51 @@ class LoraQkv(nn.Module):
         return self.scale * nn.functional.linear(nn.functional.linear(self.dropout(x), a), b)
 
 
+class LoraLinear(nn.Module):
+    """A frozen projection of its own, of queries or values, with a low-rank update."""
+
+    def __init__(self, linear: nn.Linear, rank: int, alpha: float, dropout: float) -> None:
+        super().__init__()
+        self.base = linear
+        self.scale = alpha / rank
+        self.dropout = nn.Dropout(dropout)
+        self.a = nn.Parameter(torch.empty(rank, linear.in_features))
+        self.b = nn.Parameter(torch.zeros(linear.out_features, rank))
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project tokens, float [..., D] to [..., H d]."""
+        update = nn.functional.linear(nn.functional.linear(self.dropout(x), self.a), self.b)
+        projected: Tensor = self.base(x) + self.scale * update
+        return projected
+
+    def merged(self) -> nn.Linear:
+        """Fold the update into one plain Linear layer, W' = W + (alpha / r) B A."""
+        linear = copy.deepcopy(self.base)
+        with torch.no_grad():
+            linear.weight += self.scale * self.b @ self.a
+        return linear
+
+
 def add_lora(backbone: Backbone, *, rank: int, alpha: float, dropout: float) -> None:
     """Freeze the backbone and adapt query and value of every block, in place."""
     backbone.requires_grad_(False)
     for block in backbone.blocks:
-        block.attn.qkv = LoraQkv(block.attn.qkv, rank, alpha, dropout)
+        attention = block.attn
+        if attention.qkv is not None:
+            attention.qkv = LoraQkv(attention.qkv, rank, alpha, dropout)
+            continue
+        for name in ("q_proj", "v_proj"):
+            adapted = LoraLinear(getattr(attention, name), rank, alpha, dropout)
+            setattr(attention, name, adapted)
     backbone.train(backbone.training)  # a new module is in training mode, whatever its parent's
 
 
 def merge_lora(backbone: Backbone) -> Backbone:
-    """Replace every LoraQkv by its merged Linear layer, in place; returns the backbone."""
+    """Replace every adapted projection by a plain Linear layer, in place; returns the backbone."""
     for block in backbone.blocks:
-        if isinstance(block.attn.qkv, LoraQkv):
-            block.attn.qkv = block.attn.qkv.merged()
+        for name in ("qkv", "q_proj", "v_proj"):
+            projection = getattr(block.attn, name, None)
+            if isinstance(projection, LoraQkv | LoraLinear):
+                setattr(block.attn, name, projection.merged())
     return backbone

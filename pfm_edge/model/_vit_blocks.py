@@ -36,13 +36,6 @@ class VitBlocks(BlockAdapter):
         query, key, value = split_fused(attention, attention.qkv(x))
         return Heads(attention.q_norm(query), attention.k_norm(key), value)
 
-    def _read(self, block: Any, x: Tensor, out: Tensor) -> Tensor:
-        attention = block.attn
-        read: Tensor = attention.norm(out)
-        if attention.gate is not None:
-            read = read * attention.gate(self._taken(block, 1, x)).sigmoid()
-        return read
-
     def _scale(self, block: Any, branch: int, out: Tensor) -> Tensor:
         scaled: Tensor = block.ls1(out) if branch == 1 else block.ls2(out)
         return scaled

@@ -39,7 +39,7 @@ def allowed(attention, count):
 
 @contextmanager
 def prompts_in_front(backbone, prompts, attention) -> Iterator[None]:
-    """Let timm's blocks run over prompts and image tokens."""
+    """Let timm's blocks run over prompts and image tokens; prompts do not turn."""
 
     def enter(block, args, kwargs):
         x = args[0]
@@ -53,10 +53,15 @@ def prompts_in_front(backbone, prompts, attention) -> Iterator[None]:
     handles = [
         block.register_forward_pre_hook(enter, with_kwargs=True) for block in backbone.blocks
     ]
+    turning = [block.attn for block in backbone.blocks if hasattr(block.attn, "num_prefix_tokens")]
     handles.append(backbone.blocks[-1].register_forward_hook(leave))
+    for each in turning:
+        each.num_prefix_tokens += CLASSES
     try:
         yield
     finally:
+        for each in turning:
+            each.num_prefix_tokens -= CLASSES
         for handle in handles:
             handle.remove()
 

@@ -71,7 +71,7 @@ def randomise(backbone: Backbone, seed: int = 0) -> Backbone:
             elif name.endswith("weight") and parameter.ndim > 1:
                 std = math.sqrt(parameter.shape[0] / parameter.numel())
                 nn.init.normal_(parameter, std=std, generator=draw)
-            elif name != "rope.freqs":  # biases, tokens, positions, tables
+            else:  # biases, tokens, positions, tables, frequencies
                 nn.init.normal_(parameter, std=0.5, generator=draw)
     return backbone
 
@@ -96,4 +96,24 @@ ARCHITECTURES = (
     Architecture("SigLIP", "vit_base_patch16_siglip_224", "attention pooling, no class token"),
     Architecture("ViT, registers, mean", "vit_medium_patch16_reg4_gap_256", "average pooling"),
     Architecture("AIMv2", "aimv2_large_patch14_224", "RMS norms, SwiGLU, no biases"),
+    Architecture("EVA-02", "eva02_tiny_patch14_224", "rotary positions, one projection, SwiGLU"),
+    Architecture(
+        "EVA-02, base", "eva02_base_patch14_224", "rotary positions, three projections, SwiGLU"
+    ),
+    Architecture("EVA-02, enormous", "eva02_enormous_patch14_clip_224", "norms after the branches"),
+    Architecture("DINOv3", "vit_small_patch16_dinov3", "rotary halves, registers"),
+    Architecture("DINOv3, biases", "vit_small_plus_patch16_dinov3_qkvb", "biases, SwiGLU"),
+    Architecture(
+        "Perception Encoder", "vit_pe_core_tiny_patch16_384", "rotary positions, attention pooling"
+    ),
+    Architecture("RoPE-ViT", "vit_base_patch16_rope_reg1_gap_256", "rotary positions, mean"),
+    Architecture(
+        "RoPE-ViT, mixed", "vit_small_patch16_rope_mixed_224", "a rotation for each layer and head"
+    ),
+    Architecture(
+        "Sapiens 2",
+        "vit_base_patch16_sapiens2",
+        "grouped keys and values",
+        {"num_kv_heads": [1, 2]},
+    ),
 )

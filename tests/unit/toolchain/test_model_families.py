@@ -1,0 +1,94 @@
+"""What the toolchain does with each family of backbones: LoRA, and refusals by name."""
+
+import copy
+
+import pytest
+import torch
+
+from pfm_edge.config import BackboneConfig
+from pfm_edge.model import LoraLinear, LoraQkv, PromptedViT, add_lora, create_backbone, merge_lora
+from pfm_edge_runtime.errors import ConfigError
+from tests.support.architectures import ARCHITECTURES
+
+BY_NAME = {case.name: case for case in ARCHITECTURES}
+TINY = {"embed_dim": 32, "num_heads": 2, "depth": 1, "img_size": 32, "patch_size": 16}
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "projection", "adapted"),
+    [
+        ("DINOv2", "qkv", LoraQkv),
+        ("EVA-02", "qkv", LoraQkv),  # its biases are apart from the projection
+        ("EVA-02, base", "q_proj", LoraLinear),
+        ("Sapiens 2", "v_proj", LoraLinear),  # narrower than the queries
+    ],
+)
+def test_lora_starts_as_the_backbone_and_merges_to_itself(name, projection, adapted, images):
+    model = PromptedViT(BY_NAME[name].backbone(), "prefix", 3).eval()
+    names = set(model.state_dict())
+    with torch.no_grad():
+        before = model(images, model.full_bank())
+        add_lora(model.backbone, rank=3, alpha=6.0, dropout=0.5)
+        assert isinstance(getattr(model.backbone.blocks[0].attn, projection), adapted)
+        assert not model.training
+        torch.testing.assert_close(model(images, model.full_bank()), before)
+
+        trained = {n: p for n, p in model.backbone.named_parameters() if p.requires_grad}
+        assert {n.rsplit(".", 1)[-1] for n in trained} <= {
+            "query_a", "query_b", "value_a", "value_b", "a", "b",
+        }  # fmt: skip
+        assert not any("k_proj" in n for n in trained)
+        for parameter in trained.values():
+            parameter.normal_(std=0.2)
+        after = model(images, model.full_bank())
+        assert (after - before).abs().max() > 1e-2
+        merged = copy.deepcopy(model)
+        merge_lora(merged.backbone)
+        assert set(merged.state_dict()) == names
+        torch.testing.assert_close(merged(images, model.full_bank()), after, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        ("swin_tiny_patch4_window7_224", {}, "is a SwinTransformer: it attends within windows"),
+        ("swinv2_tiny_window8_256", {}, "is a SwinTransformerV2: it attends within windows"),
+        ("samvit_base_patch16", {}, "is a VisionTransformerSAM: it attends within windows"),
+        ("cait_xxs24_224", {}, "is a Cait: its heads mix their scores"),
+        ("xcit_nano_12_p16_224", {}, "is a Xcit: it attends over channels"),
+        ("convit_tiny", {}, "is a ConVit: its gates"),
+        ("crossvit_tiny_240", {}, "is a CrossVit: it has two branches"),
+        ("tnt_s_patch16_224", {}, "is a TNT: it attends within patches"),
+        ("pit_ti_224", {}, "is a PoolingVisionTransformer: it merges its tokens"),
+        ("hiera_tiny_224", {}, "is a Hiera: it merges its tokens"),
+        ("mvitv2_tiny", {}, "is a MultiScaleVit: it merges its tokens"),
+        ("naflexvit_base_patch16_gap", {}, "is a NaFlexVit: it takes images of any size"),
+        ("resnet18", {}, "is a ResNet; choose"),
+        ("vit_tiny_r_s16_p8_224", {}, "takes its tokens from a HybridEmbed: a convolutional"),
+        ("vit_small_patch16_18x2_224", TINY, "built of ParallelThingsBlock: it attends twice"),
+        ("vit_base_patch16_xp_224", TINY, "built of ParallelScalingBlock: attention and MLP share"),
+        ("vit_dpwee_patch16_reg1_gap_256", TINY, "built of DiffParallelScalingBlock: attention"),
+        ("vit_dwee_patch16_reg1_gap_256", TINY, "attends by DiffAttention: it subtracts two"),
+        ("deepseek_vit_412m_enc", {"depth": 1}, "is a DeepseekVitEncoder: it takes images of any"),
+    ],
+)  # fmt: skip
+def test_what_is_not_supported_is_refused_by_name(model, arguments, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        create_backbone(BackboneConfig(model=model, arguments=arguments))
+    assert f"'{model}'" in str(caught.value)
+    assert "choose a plain vision transformer of timm (vit_*" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_name_is_met_with_the_nearest_of_any_family():
+    for wrong, right in {
+        "eva02_tiny_patch14_24": "eva02_tiny_patch14_224",
+        "vit_small_patch16_dinv3": "vit_small_patch16_dinov3",
+    }.items():
+        with pytest.raises(ConfigError, match=f"did you mean '{right}'"):
+            create_backbone(BackboneConfig(model=wrong))
