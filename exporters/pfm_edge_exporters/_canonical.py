@@ -24,6 +24,7 @@ from onnx import (
     numpy_helper,
 )
 
+from pfm_edge_exporters._fold import fold
 from pfm_edge_exporters.errors import ExportError
 
 __all__ = ["canonicalise", "tidy"]
@@ -36,9 +37,10 @@ def canonicalise(
 ) -> None:
     """Bring ``model`` into its one spelling, in place.
 
-    Functions are inlined, constants become initialisers, what reaches no output goes, equal
-    initialisers become one. Nodes and values are named after the module and the operator that
-    they come from (``blocks.0.norm1/LayerNormalization``), parameters keep their names.
+    Functions are inlined, constants become initialisers, what depends on no input is computed, what
+    reaches no output goes, equal initialisers become one. Nodes and values are named after the
+    module and the operator that they come from (``blocks.0.norm1/LayerNormalization``), parameters
+    keep their names.
 
     Args:
         model: The model; its initialisers keep their data in the model itself.
@@ -56,6 +58,7 @@ def canonicalise(
     for node in graph.node:
         node.name = _module_path(node, prefix)
     _lift_constants(graph)
+    fold(model)
     _prune(graph)
     _merge_initialisers(graph, prefix)
     _name_axes(graph, axes)

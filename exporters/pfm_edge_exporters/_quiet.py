@@ -1,4 +1,4 @@
-"""Three remarks of torch that a user of an exporter cannot use, and nothing more, kept back.
+"""Four remarks of torch that a user of an exporter cannot use, and nothing more, kept back.
 
 When torch cannot trace a module it raises, and the exporter says in one line what that means. It
 also logs and prints, for people who debug torch: those remarks, and no others, are dropped::
@@ -20,13 +20,15 @@ _REMARKS = {
     "torch.fx.experimental.symbolic_shapes": "Unable to find user code",
     # A link to torch's catalogue of what it cannot export, logged beside the exception.
     "torch.export._trace": "exportdb",
+    # Constants that it leaves to us: _fold computes them.
+    "onnxscript.optimizer._constant_folding": "Skipping constant folding",
 }
 _PROGRAM = "def forward(self, arg0_1"  # what the partial program starts with, after blank lines
 
 
 @contextmanager
 def quiet_torch() -> Iterator[None]:
-    """Drop the three remarks while the block runs; everything else is logged and printed."""
+    """Drop the four remarks while the block runs; everything else is logged and printed."""
     with ExitStack() as stack:
         for name, remark in _REMARKS.items():
             stack.enter_context(_without(logging.getLogger(name), remark))

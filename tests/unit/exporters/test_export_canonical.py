@@ -189,7 +189,7 @@ def test_equal_numbers_of_other_types_or_shapes_stay_apart():
     ]
     names = [f"module.t{index}" for index in range(len(arrays))]
     casts = [
-        helper.make_node("Cast", [name], [f"f{index}"], to=TensorProto.FLOAT)
+        helper.make_node("CastLike", [name, "image"], [f"f{index}"])
         for index, name in enumerate(names)
     ]
     total = helper.make_node("Sum", [f"f{index}" for index in range(len(arrays))], ["logits"])
@@ -197,7 +197,7 @@ def test_equal_numbers_of_other_types_or_shapes_stay_apart():
         helper.make_graph(
             [*casts, total],
             "g",
-            [],
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 2])],
             [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 2])],
             [numpy_helper.from_array(a, n) for a, n in zip(arrays, names, strict=True)],
         ),
