@@ -6,7 +6,8 @@ Owns the layout that ``triton`` and ``ort-adapter`` share::
     fewer = without_rows(tensors["prompt_keys"], axis=2, rows=[3])
 """
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from pfm_edge_runtime.package import ModelPackage
 __all__ = [
     "LABELS_FILE",
     "class_axes",
+    "copy_others",
     "graph_tensors",
     "labels_text",
     "labels_without",
@@ -70,6 +72,24 @@ def labels_without(path: Path, rows: Sequence[int], classes: int) -> bytes:
             "export it again"
         )
     return b"".join(line + b"\n" for row, line in enumerate(lines) if row not in rows)
+
+
+def copy_others(directory: Path, staging: Path, classes: Collection[str]) -> None:
+    """Copy what holds no class: graph and configuration, and what was added by hand.
+
+    Args:
+        directory: The artefact.
+        staging: Where to.
+        classes: Names of the files that hold classes. Directories named by a number do, too: they
+            are other versions of the model, and nobody knows which classes are in them.
+    """
+    for each in sorted(directory.iterdir()):
+        if each.name in classes or each.name.isdigit():
+            continue
+        if each.is_dir():
+            shutil.copytree(each, staging / each.name)
+        else:
+            shutil.copy2(each, staging / each.name)
 
 
 def without_rows(

@@ -113,8 +113,13 @@ class Target(ABC):
         raise NotImplementedError(f"{self.name} holds no class")  # pragma: no cover
 
 
-def find_variant(package: ModelPackage, name: str | None) -> Variant:
+def find_variant(package: ModelPackage, name: str | None, *, dynamic: bool = False) -> Variant:
     """Return a graph of a package by its file name; the first one by default.
+
+    Args:
+        package: The package.
+        name: The file name.
+        dynamic: Whether any number of classes must fit.
 
     Raises:
         ConfigError: The package has no such graph.
@@ -126,6 +131,11 @@ def find_variant(package: ModelPackage, name: str | None) -> Variant:
         raise ConfigError(
             f"{package.directory} has no graph {name!r:.80}{nearest(name, variants)}; "
             f"it has {', '.join(variants)}"
+        )
+    if dynamic and variants[name].capacity is not None:
+        raise ConfigError(
+            f"{name} has a fixed number of classes: name a graph that has not, as in "
+            "-O variant=backbone.onnx"
         )
     return variants[name]
 

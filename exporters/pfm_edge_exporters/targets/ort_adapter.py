@@ -1,9 +1,11 @@
 """Target ``ort-adapter``: the classes of the bundle as an ONNX Runtime adapter.
 
-Owns its layout. It is for programs that use ONNX Runtime by themselves, on the package's own
-graph; nothing in an adapter says whose it is, so ``pfm-device`` does not read one::
+Owns its layout. It is for programs that use ONNX Runtime by themselves; nothing in an adapter says
+whose it is, so ``pfm-device`` does not read one. From C, C++ or C# it also fits the package's own
+graph; ONNX Runtime's Python wants inputs that an adapter fills to have a default::
 
     model-ort-adapter/classes.onnx_adapter
+    model-ort-adapter/backbone.onnx             # the package's, its class inputs optional
     model-ort-adapter/labels.txt                # line i is class i
     model-ort-adapter/target.json
 
@@ -11,6 +13,7 @@ graph; nothing in an adapter says whose it is, so ``pfm-device`` does not read o
     adapter.Load("model-ort-adapter/classes.onnx_adapter")
     options = onnxruntime.RunOptions()
     options.add_active_adapter(adapter)
+    session = onnxruntime.InferenceSession("model-ort-adapter/backbone.onnx")
     session.run(["logits"], {"image": images}, options)
 """
 
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from pfm_edge_exporters._class_inputs import optional_classes
 from pfm_edge_exporters.ort_adapter import (
     model_version,
     read_adapter,
@@ -27,14 +31,16 @@ from pfm_edge_exporters.ort_adapter import (
 )
 from pfm_edge_exporters.targets._class_data import (
     LABELS_FILE,
+    copy_others,
     graph_tensors,
     labels_text,
     labels_without,
     without_rows,
 )
+from pfm_edge_exporters.targets._options import flag, option, text
 from pfm_edge_exporters.targets._publish import Fill
-from pfm_edge_exporters.targets._record import TargetRecord
-from pfm_edge_exporters.targets._target import Draft, Job, Target, versions
+from pfm_edge_exporters.targets._record import RECORD_FILE, TargetRecord
+from pfm_edge_exporters.targets._target import Draft, Job, Target, find_variant, versions
 from pfm_edge_runtime.bundle import ClassId
 from pfm_edge_runtime.errors import PackageError
 
@@ -46,7 +52,14 @@ _BITS = 2**31 - 1  # what an adapter's version has
 
 @dataclass(frozen=True, slots=True)
 class OrtAdapterOptions:
-    """What ``ort-adapter`` takes: nothing."""
+    """What ``ort-adapter`` takes."""
+
+    variant: str | None = option(
+        None, parse=text, kind="FILE", help="The package's graph to copy; the first by default."
+    )
+    graph: bool = option(
+        True, parse=flag, kind="yes or no", help="Whether to put a graph beside the adapter."
+    )
 
 
 class OrtAdapter(Target):
@@ -66,14 +79,23 @@ class OrtAdapter(Target):
         require_adapters()
 
     def make(self, job: Job) -> Draft:
-        """Lay the tensors out as the graph takes them."""
+        """Lay the tensors out as the graph takes them, and give the graph defaults for them."""
         package = job.package
-        job.progress(0.0, "laying out the class tensors")
+        variant, graph = None, b""
+        if job.options.graph:
+            variant = find_variant(package, job.options.variant, dynamic=True)
+            job.progress(0.0, "copying the graph")
+            graph = optional_classes(
+                package.files.read_graph(variant), package.manifest.class_inputs
+            )
+        job.progress(0.5, "laying out the class tensors")
         tensors, labels = graph_tensors(package), labels_text(package)
         adapter_version = package.bundle.statement.sequence & _BITS
 
         def fill(directory: Path) -> None:
             (directory / LABELS_FILE).write_bytes(labels)
+            if variant is not None:
+                (directory / variant.file).write_bytes(graph)
             write_adapter(
                 directory / ADAPTER_FILE,
                 tensors,
@@ -82,7 +104,7 @@ class OrtAdapter(Target):
             )
 
         facts = {"classes": len(package.bundle), "adapter_version": adapter_version}
-        return Draft(fill, None, versions("onnxruntime"), facts)
+        return Draft(fill, variant, versions("onnx", "onnxruntime"), facts)
 
     def without(self, directory: Path, record: TargetRecord, gone: Collection[ClassId]) -> Fill:
         """Return what writes the adapter again, without these classes."""
@@ -100,6 +122,7 @@ class OrtAdapter(Target):
         labels = labels_without(directory / LABELS_FILE, rows, count)
 
         def fill(staging: Path) -> None:
+            copy_others(directory, staging, {ADAPTER_FILE, LABELS_FILE, RECORD_FILE})
             (staging / LABELS_FILE).write_bytes(labels)
             write_adapter(
                 staging / ADAPTER_FILE,

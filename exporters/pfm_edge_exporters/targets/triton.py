@@ -13,20 +13,19 @@ it is told to load it again; under EXPLICIT control nothing happens before that.
 """
 
 import re
-import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
+from pfm_edge_exporters._class_inputs import bake_classes, embedding_width, rewrite_classes
 from pfm_edge_exporters._noise import noise_images, seeded
 from pfm_edge_exporters._parity import compare_outputs, require_agreement
 from pfm_edge_exporters.errors import ExportError
 from pfm_edge_exporters.targets._class_data import (
     LABELS_FILE,
+    copy_others,
     graph_tensors,
     labels_text,
     labels_without,
@@ -36,13 +35,8 @@ from pfm_edge_exporters.targets._options import choice, option, text, whole
 from pfm_edge_exporters.targets._publish import Fill
 from pfm_edge_exporters.targets._record import RECORD_FILE, TargetRecord
 from pfm_edge_exporters.targets._target import Draft, Job, Target, find_variant, versions
-from pfm_edge_exporters.triton_from_onnx import (
-    TritonModel,
-    bake_classes,
-    embedding_width,
-    rewrite_classes,
-    triton_config,
-)
+from pfm_edge_exporters.triton_from_onnx import TritonModel, triton_config
+from pfm_edge_runtime.agreement import Tolerance
 from pfm_edge_runtime.backends import load_backend
 from pfm_edge_runtime.bundle import ClassId
 from pfm_edge_runtime.errors import ConfigError, PackageError
@@ -104,12 +98,7 @@ class Triton(Target):
     def make(self, job: Job) -> Draft:
         """Put the classes into the graph, and compare what comes out of it."""
         package, options = job.package, job.options
-        variant = find_variant(package, options.variant)
-        if variant.capacity is not None:
-            raise ConfigError(
-                f"{variant.file} has a fixed number of classes: name one that has not, "
-                "-O variant=backbone.onnx"
-            )
+        variant = find_variant(package, options.variant, dynamic=True)
         job.progress(0.0, "putting the classes into the graph")
         graph, tensors = package.files.read_graph(variant), graph_tensors(package)
         model = bake_classes(graph, tensors)
@@ -164,7 +153,7 @@ class Triton(Target):
         labels = labels_without(directory / LABELS_FILE, rows, count)
 
         def fill(staging: Path) -> None:
-            _copy_others(directory, staging)
+            copy_others(directory, staging, {LABELS_FILE, RECORD_FILE})
             _fill(staging, version=int(path.parent.name), files={LABELS_FILE: labels}, model=model)
 
         return fill
@@ -191,13 +180,12 @@ def _compare(
         ParityError: It is above ``rounding``.
     """
     image, draw = job.package.manifest.image, seeded(job.package.manifest.model_id, "triton")
-    images: Any = noise_images(image, 2, draw)
-    if image.dtype == "uint8":
-        images = draw.integers(0, 256, images.shape, dtype=np.uint8)
+    images = noise_images(image, 2, draw)
     load = load_backend("onnxruntime")
     expected = load(graph).run(images, tensors)
     row = compare_outputs(expected, load(model), images, {}, len(job.package.bundle))
-    require_agreement([row], rounding, against="the graph that it was made from")
+    rounded = Tolerance(absolute=rounding)
+    require_agreement([row], rounded, against="the graph that it was made from")
     return row.worst
 
 
@@ -216,14 +204,3 @@ def _model_path(directory: Path, record: TargetRecord) -> Path:
             f"{directory}, and export it again"
         )
     return directory / found[0]
-
-
-def _copy_others(directory: Path, staging: Path) -> None:
-    """Copy what holds no class: the configuration, and what was added by hand."""
-    for each in sorted(directory.iterdir()):
-        if each.name in {LABELS_FILE, RECORD_FILE} or each.name.isdigit():
-            continue
-        if each.is_dir():
-            shutil.copytree(each, staging / each.name)
-        else:
-            shutil.copy2(each, staging / each.name)

@@ -41,7 +41,7 @@ def test_options_are_read_with_hyphens_or_underscores():
         ("triton", ["max_bach=3"], "'max_bach'; did you mean 'max_batch'"),
         ("triton", ["timing-cache=x"], r"'timing-cache' \(target tensorrt does\)"),
         ("tensorrt-rtx", ["level=3"], r"\(target tensorrt does\)"),
-        ("ort-adapter", ["name=x"], r"\(target triton does\); it takes none"),
+        ("ort-adapter", ["name=x"], r"\(target triton does\); it takes variant, graph"),
         ("triton", ["max_batch"], "needs a value, 1 to 4096"),
         ("triton", ["max_batch=0"], "must be 1 to 4096, not '0'"),
         ("triton", ["max_batch=many"], "must be 1 to 4096, not 'many'"),
