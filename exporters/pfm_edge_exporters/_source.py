@@ -44,7 +44,8 @@ class TorchSource:
             evaluation mode, float32, on the CPU.
         model_id: The trained model (:func:`pfm_edge_exporters.identity.compute_model_id`).
         attention: How prompts and image meet, as ``"prefix"``.
-        image: The image input.
+        image: The image input of the graph. With dtype uint8 the graph takes pixels; the module
+            takes them normalised by ``preprocessing``, as float32, either way.
         class_inputs: The class inputs. Empty for a bare backbone, which has no class axis and can
             be exported as a graph, but not as a model package.
         preprocessing: How an image file becomes the image input.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from onnx import ModelProto
 
-from pfm_edge_exporters._canonical import canonicalise
+from pfm_edge_exporters._canonical import canonicalise, tidy
 from pfm_edge_exporters._graph_rules import (
     BATCH,
     CLASSES,
@@ -24,8 +24,9 @@ from pfm_edge_exporters._graph_rules import (
     require_rules,
     require_valid,
 )
-from pfm_edge_exporters._noise import imaginary_classes, noise_images, seeded
+from pfm_edge_exporters._noise import imaginary_classes, noise_images, normalised, seeded
 from pfm_edge_exporters._parity import Reference
+from pfm_edge_exporters._pixels import take_pixels
 from pfm_edge_exporters._quiet import quiet_torch
 from pfm_edge_exporters._source import FloatArray, TorchSource
 from pfm_edge_exporters.errors import ExportError
@@ -72,8 +73,10 @@ class OnnxFromTorch:
     """Exports a torch module as one ONNX file, opset 18, float32.
 
     Every image and class input and both outputs keep symbolic axes, ``batch`` and ``classes``; the
-    graph holds standard operators alone. Two exports of one model give the same bytes, from any
-    folder and in any process: all that a file could tell about where it was made is removed.
+    graph holds standard operators alone. Where the source's image is uint8, the graph takes pixels
+    and the normalisation is part of its patch embedding. Two exports of one model give the same
+    bytes, from any folder and in any process: all that a file could tell about where it was made is
+    removed.
     """
 
     def export(self, source: TorchSource) -> bytes:
@@ -96,6 +99,9 @@ class OnnxFromTorch:
         model = _convert(program, source)
         del program  # it holds tensors of its own
         canonicalise(model, axes=_axes(source), prefix=_PREFIX)
+        if source.image.dtype == "uint8":
+            take_pixels(model, source)
+            tidy(model)
         require_rules(model, source, _VARIANT, layer_norms=layer_norms)
         data: bytes = model.SerializeToString(deterministic=True)
         del model  # before the checker makes its own copy of the weights
@@ -153,7 +159,7 @@ def _example(source: TorchSource) -> tuple["torch.Tensor", ...]:
     import torch
 
     draw = seeded(source.model_id, "trace")
-    images = noise_images(source.image, _TRACED_BATCH, draw)
+    images = normalised(noise_images(source.image, _TRACED_BATCH, draw), source.preprocessing)
     classes = imaginary_classes(source, _TRACED_CLASSES, draw)
     return tuple(torch.tensor(array) for array in (images, *classes.values()))
 
