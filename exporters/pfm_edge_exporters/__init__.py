@@ -9,28 +9,33 @@ Importing this package does not import torch; exporting does.
 
 from pfm_edge_exporters._parity import (
     ParityReport,
-    ParityRow,
     Reference,
     check_parity,
     parity_classes,
 )
 from pfm_edge_exporters._source import TorchSource
 from pfm_edge_exporters.errors import ExportError, ParityError
-from pfm_edge_exporters.golden import GoldenReport, check_golden, make_golden
+from pfm_edge_exporters.golden import make_golden
 from pfm_edge_exporters.identity import compute_model_id
 from pfm_edge_exporters.onnx_from_torch import OnnxFromTorch, torch_reference
-from pfm_edge_exporters.package import ExportReport, export_package, verify_package
+from pfm_edge_exporters.package import ExportReport, export_package
+from pfm_edge_exporters.verification import (
+    GraphReport,
+    VerificationReport,
+    check_golden,
+    verify_package,
+)
 
 __all__ = [
     "ExportError",
     "ExportReport",
-    "GoldenReport",
+    "GraphReport",
     "OnnxFromTorch",
     "ParityError",
     "ParityReport",
-    "ParityRow",
     "Reference",
     "TorchSource",
+    "VerificationReport",
     "check_golden",
     "check_parity",
     "compute_model_id",

@@ -4,7 +4,7 @@ Owns what the parity check and the golden vectors run on. The seed is the model'
 for the purpose, so two exports of one model draw the same::
 
     draw = seeded(source.model_id, "golden")
-    images = noise_images(source.image, 5, draw)           # float32 [5, channels, height, width]
+    images = noise_images(source.image, 5, draw)           # as the graph takes them
     tensors = imaginary_classes(source, 7, draw)
 """
 
@@ -14,9 +14,12 @@ import numpy as np
 
 from pfm_edge_exporters._source import FloatArray, TorchSource
 from pfm_edge_exporters.errors import ExportError
-from pfm_edge_runtime.manifest import ImageInput
+from pfm_edge_runtime.backends import ImageArray
+from pfm_edge_runtime.manifest import ImageInput, Preprocessing
 
-__all__ = ["imaginary_classes", "noise_images", "seeded"]
+__all__ = ["imaginary_classes", "noise_images", "normalised", "seeded"]
+
+_PIXELS = 256  # values that one has
 
 
 def seeded(model_id: str, purpose: str) -> np.random.Generator:
@@ -25,13 +28,24 @@ def seeded(model_id: str, purpose: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
-def noise_images(image: ImageInput, count: int, draw: np.random.Generator) -> FloatArray:
-    """Draw standard normal images, which is what normalised photographs are on average.
+def noise_images(image: ImageInput, count: int, draw: np.random.Generator) -> ImageArray:
+    """Draw standard normal images, which is what normalised photographs are on average, or pixels.
 
     Returns:
-        float32 ``[count, channels, height, width]``.
+        float32 or uint8 ``[count, channels, height, width]``, as the image input is.
     """
+    if image.dtype == "uint8":
+        return draw.integers(0, _PIXELS, (count, *image.shape), dtype=np.uint8)
     return draw.standard_normal((count, *image.shape), dtype=np.float32)
+
+
+def normalised(images: ImageArray, spec: Preprocessing) -> FloatArray:
+    """Return what the model takes for what the graph takes: pixels are scaled and normalised."""
+    floats: FloatArray = images.astype(np.float32, copy=False)
+    if images.dtype == np.uint8:
+        mean, std = (np.asarray(each, np.float32)[:, None, None] for each in (spec.mean, spec.std))
+        floats = (floats / np.float32(_PIXELS - 1) - mean) / std
+    return floats
 
 
 def imaginary_classes(

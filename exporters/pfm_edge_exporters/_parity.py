@@ -10,24 +10,29 @@ One point of the grid proves little: a graph may have the traced size baked in. 
 blind, where class tensors hardly move anything: ``sensitivity`` says how much they do.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
-from pfm_edge_exporters._noise import imaginary_classes, noise_images, seeded
+from pfm_edge_exporters._noise import imaginary_classes, noise_images, normalised, seeded
 from pfm_edge_exporters._source import FloatArray, TorchSource
 from pfm_edge_exporters.errors import ParityError
-from pfm_edge_runtime.backends import Backend, Outputs
+from pfm_edge_runtime.agreement import (
+    TOLERANCES,
+    Comparison,
+    Tolerance,
+    difference,
+    farthest,
+    point_in_words,
+)
+from pfm_edge_runtime.backends import ImageArray, Outputs, Runner
 from pfm_edge_runtime.errors import BackendError
 
 __all__ = [
-    "ATOL",
     "BATCHES",
     "ParityReport",
-    "ParityRow",
     "Reference",
     "check_parity",
     "compare_outputs",
@@ -38,40 +43,8 @@ __all__ = [
 Reference: TypeAlias = Callable[[FloatArray, Mapping[str, FloatArray]], Outputs]
 """The model: image batch and class tensors (in the graph's shapes) to outputs."""
 
-ATOL = 1e-4  # float32, absolute: thirty times what a ViT-S differs by, a thousandth of a logit
 BATCHES = (1, 2, 5)
 _CLASSES = (1, 2, 7)
-
-
-@dataclass(frozen=True, slots=True)
-class ParityRow:
-    """One point of the grid: the largest absolute differences; infinite where one is no number.
-
-    Attributes:
-        batch: Number of images.
-        classes: Number of classes.
-        logits: Difference of the logits.
-        embedding: Difference of the embedding.
-    """
-
-    batch: int
-    classes: int
-    logits: float
-    embedding: float
-
-    @property
-    def worst(self) -> float:
-        """The larger of the two differences."""
-        return max(self.logits, self.embedding)
-
-    def as_dict(self) -> dict[str, int | float]:
-        """Return the point as values that JSON has."""
-        return {
-            "batch": self.batch,
-            "classes": self.classes,
-            "logits": self.logits,
-            "embedding": self.embedding,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +53,13 @@ class ParityReport:
 
     Attributes:
         rows: The points, by classes and then by batch.
-        atol: The absolute tolerance that all of them keep.
+        tolerance: What all of them keep.
         sensitivity: How far the embedding moves, at most, when the last of the fewest classes
             (two or more) is dropped; ``None`` where no point has two classes.
     """
 
-    rows: tuple[ParityRow, ...]
-    atol: float
+    rows: tuple[Comparison, ...]
+    tolerance: Tolerance
     sensitivity: float | None
 
     @property
@@ -97,7 +70,7 @@ class ParityReport:
     def as_dict(self) -> dict[str, object]:
         """Return the report as values that JSON has."""
         return {
-            "atol": self.atol,
+            "tolerance": self.tolerance.as_dict(),
             "worst": self.worst,
             "sensitivity": self.sensitivity,
             "rows": [row.as_dict() for row in self.rows],
@@ -111,107 +84,87 @@ def parity_classes(max_classes: int) -> tuple[int, ...]:
 
 def check_parity(
     reference: Reference,
-    backend: Backend,
+    backend: Runner,
     source: TorchSource,
     *,
     batches: Sequence[int] = BATCHES,
     classes: Sequence[int] = _CLASSES,
-    atol: float = ATOL,
+    tolerance: Tolerance = TOLERANCES["fp32"],
 ) -> ParityReport:
     """Run model and graph on the same noise at every point of ``batches`` by ``classes``.
 
     Args:
-        reference: The model.
+        reference: The model. It takes float32, also where the graph takes pixels.
         backend: The graph.
         source: Names the inputs and draws the imaginary classes.
         batches: Numbers of images.
         classes: Numbers of classes; ignored for a bare backbone, which has none.
-        atol: Largest absolute difference to accept, in logits and in the embedding.
+        tolerance: What difference to accept.
 
     Raises:
-        ParityError: They differ by more than ``atol`` somewhere, a value is no number, the graph
+        ParityError: They differ by more than that somewhere, a value is no number, the graph
             fails, or dropping a class changes nothing.
         ExportError: ``source.synthesize`` breaks its promise.
     """
     images = noise_images(source.image, max(batches), seeded(source.model_id, "parity images"))
     counts = sorted(set(classes)) if source.class_inputs else [0]
-    rows: list[ParityRow] = []
+    rows: list[Comparison] = []
     for count in counts:
         draw = seeded(source.model_id, f"parity classes {count}")
         tensors = imaginary_classes(source, count, draw)
         for batch in sorted(set(batches)):
-            expected = reference(images[:batch], tensors)
+            expected = reference(normalised(images[:batch], source.preprocessing), tensors)
             rows.append(compare_outputs(expected, backend, images[:batch], tensors, count))
-    require_agreement(rows, atol, against="the model it came from")
-    return ParityReport(tuple(rows), atol, _sensitivity(backend, source, images[:1], counts))
+    require_agreement(rows, tolerance, against="the model it came from")
+    return ParityReport(tuple(rows), tolerance, _sensitivity(backend, source, images[:1], counts))
 
 
 def compare_outputs(
     expected: Outputs,
-    backend: Backend,
-    images: FloatArray,
+    backend: Runner,
+    images: ImageArray,
     tensors: Mapping[str, FloatArray],
     classes: int,
-) -> ParityRow:
+) -> Comparison:
     """Run a graph at one point and measure how far it is from ``expected``.
 
     Raises:
         ParityError: The graph fails there, or its outputs have other shapes.
     """
-    point = _point(len(images), classes)
     found = _run(backend, images, tensors, classes)
-    differences = []
-    for name in ("logits", "embedding"):
-        left, right = getattr(expected, name), getattr(found, name)
-        if left.shape != right.shape:
-            raise ParityError(
-                f"for {point} the graph gives {name} as {list(right.shape)}, "
-                f"the model as {list(left.shape)}"
-            )
-        differences.append(_largest_difference(left, right))
-    return ParityRow(len(images), classes, *differences)
+    try:
+        return Comparison(len(images), classes, difference(expected, found))
+    except BackendError as error:
+        raise ParityError(f"for {point_in_words(len(images), classes)} {error}") from error
 
 
 def _run(
-    backend: Backend, images: FloatArray, tensors: Mapping[str, FloatArray], classes: int
+    backend: Runner, images: ImageArray, tensors: Mapping[str, FloatArray], classes: int
 ) -> Outputs:
     try:
         return backend.run(images, tensors)
     except BackendError as error:
         raise ParityError(
-            f"the graph does not run for {_point(len(images), classes)}: {error}"
+            f"the graph does not run for {point_in_words(len(images), classes)}: {error}"
         ) from error
 
 
-def require_agreement(rows: Sequence[ParityRow], atol: float, *, against: str) -> None:
+def require_agreement(rows: Sequence[Comparison], tolerance: Tolerance, *, against: str) -> None:
     """Check that every point is within tolerance.
 
     Raises:
         ParityError: One is not; the message names the worst.
     """
-    row = max(rows, key=lambda each: each.worst)
-    if row.worst <= atol:
-        return
-    output = "logits" if row.logits >= row.embedding else "embedding"
-    finding = "are not finite" if math.isinf(row.worst) else f"differ by {row.worst:.1e}"
-    raise ParityError(
-        f"the graph does not agree with {against}: for {_point(row.batch, row.classes)} the "
-        f"{output} values {finding} (tolerance {atol:.0e})"
-    )
-
-
-def _point(batch: int, classes: int) -> str:
-    return f"{batch} image{'s'[: batch != 1]} and {classes} class{'es'[: 2 * (classes != 1)]}"
-
-
-def _largest_difference(left: FloatArray, right: FloatArray) -> float:
-    if not (np.isfinite(left).all() and np.isfinite(right).all()):
-        return math.inf
-    return float(np.abs(np.subtract(left, right, dtype=np.float64)).max(initial=0.0))
+    row = farthest(rows, tolerance)
+    if not row.difference.within(tolerance):
+        raise ParityError(
+            f"the graph does not agree with {against}: for {row.point} "
+            f"{row.difference.against(tolerance)}"
+        )
 
 
 def _sensitivity(
-    backend: Backend, source: TorchSource, images: FloatArray, counts: Sequence[int]
+    backend: Runner, source: TorchSource, images: ImageArray, counts: Sequence[int]
 ) -> float | None:
     """Measure what the last class does to the embedding of an image that is not of its class.
 
@@ -227,7 +180,7 @@ def _sensitivity(
     fewer = {e.name: tensors[e.name].take(kept, axis=e.class_axis) for e in source.class_inputs}
     before = _run(backend, images, tensors, count)
     after = _run(backend, images, fewer, count - 1)
-    moved = _largest_difference(before.embedding, after.embedding)
+    moved = float(np.abs(before.embedding - after.embedding).max(initial=0.0))
     if moved == 0 and np.array_equal(before.logits[:, : count - 1], after.logits):
         raise ParityError(
             f"dropping one of {count} classes changes nothing: the graph ignores the prompts, "

@@ -21,8 +21,9 @@ from types import MappingProxyType
 from pfm_edge_exporters._parity import ParityReport, check_parity, parity_classes
 from pfm_edge_exporters._source import TorchSource
 from pfm_edge_exporters.errors import ExportError
-from pfm_edge_exporters.golden import check_golden, make_golden
+from pfm_edge_exporters.golden import make_golden
 from pfm_edge_exporters.onnx_from_torch import OnnxFromTorch, torch_reference
+from pfm_edge_exporters.verification import check_golden
 from pfm_edge_runtime.backends import load_backend
 from pfm_edge_runtime.manifest import (
     BUNDLE_FILE,
@@ -32,7 +33,6 @@ from pfm_edge_runtime.manifest import (
     ModelId,
     Variant,
 )
-from pfm_edge_runtime.package import ModelPackage
 from pfm_edge_runtime.store import staged_directory, write_atomic
 
 __all__ = [
@@ -41,7 +41,6 @@ __all__ = [
     "MakeBundle",
     "Progress",
     "export_package",
-    "verify_package",
 ]
 
 GRAPH_FILE = "backbone.onnx"
@@ -145,26 +144,6 @@ def export_package(
             publishing.close()
     seconds = MappingProxyType(stages.seconds)
     return ExportReport(out, source.model_id, parity, MappingProxyType(sizes), seconds)
-
-
-def verify_package(opened: ModelPackage, source: TorchSource, *, max_classes: int) -> ParityReport:
-    """Compare the graph of a package with the model that it came from, over the whole grid.
-
-    Args:
-        opened: The package.
-        source: The model.
-        max_classes: The largest number of classes to compare at.
-
-    Raises:
-        ExportError: The package has other inputs than the source, so it was not made from it.
-        ParityError: The graph does not compute what the model does.
-    """
-    manifest = opened.manifest
-    if (manifest.image, manifest.class_inputs) != (source.image, source.class_inputs):
-        raise ExportError(f"{opened.directory} has other inputs than the model: export it again")
-    backend = load_backend("onnxruntime")(opened.files.read_graph(opened.files.dynamic_variant()))
-    classes = parity_classes(max_classes)
-    return check_parity(torch_reference(source), backend, source, classes=classes)
 
 
 @dataclass(slots=True)

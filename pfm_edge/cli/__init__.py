@@ -12,7 +12,17 @@ from typing import Annotated
 
 import typer
 
-from pfm_edge.cli import _bundle, _demo, _evaluate, _export, _forget, _keys, _train, _weights
+from pfm_edge.cli import (
+    _bundle,
+    _demo,
+    _evaluate,
+    _export,
+    _forget,
+    _keys,
+    _train,
+    _verify,
+    _weights,
+)
 from pfm_edge.cli._console import say
 from pfm_edge_runtime.errors import PfmEdgeError
 
@@ -41,7 +51,7 @@ def _options(
 app.command("train")(_train.train_command)
 app.command("evaluate")(_evaluate.evaluate_command)
 app.command("export")(_export.export_command)
-app.command("verify")(_export.verify_command)
+app.command("verify")(_verify.verify_command)
 app.command("forget")(_forget.forget_command)
 app.command("demo")(_demo.demo_command)
 app.add_typer(_bundle.app, name="bundle")

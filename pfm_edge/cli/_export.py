@@ -1,4 +1,4 @@
-"""`pfm-edge export` and `pfm-edge verify`."""
+"""`pfm-edge export`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,7 @@ from pfm_edge.cli._export_target import (
 from pfm_edge.cli._forget import finish_run
 from pfm_edge.cli._keys import KeyOption, PassphraseFile, load_signers
 
-__all__ = ["export_command", "verify_command"]
+__all__ = ["export_command"]
 
 
 def export_command(
@@ -71,37 +71,3 @@ def export_command(
     say(exported.summary())
     if not signers:
         say("not signed: a device that trusts keys refuses it; pfm-edge bundle sign adds one")
-
-
-def verify_command(
-    package: Annotated[Path, typer.Argument(help="A model package of pfm-edge export.")],
-    run: Annotated[
-        Path | None,
-        typer.Option(help="The run it came from: compare with torch over the whole grid."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-) -> None:
-    """Check a package's digests and its graph's outputs.
-
-    Without --run: against the golden vectors, recorded from torch at export, over batches
-    1, 2, 5 and classes 1, 2, 7. With --run: against the run's torch model itself.
-
-    Example: pfm-edge verify model --run runs/digits
-    """
-    from pfm_edge.publishing import verify_against_run
-    from pfm_edge.training import Run
-    from pfm_edge_exporters import check_golden
-
-    with stages("verify") as stage:
-        stage("golden vectors")
-        golden = check_golden(package)
-        parity = None
-        if run is not None:
-            parity = verify_against_run(package, Run.open(run), progress=stage)
-    if as_json:
-        documents = {"golden": golden.as_dict()}
-        print_json(documents | ({"parity": parity.as_dict()} if parity else {}))
-    else:
-        say(f"{package}: golden vectors agree to {golden.worst:.1e}")
-        if parity is not None:
-            say(f"{package}: torch and ONNX Runtime agree to {parity.worst:.1e} over the grid")

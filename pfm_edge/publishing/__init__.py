@@ -16,7 +16,7 @@ from pfm_edge.publishing._bundles import (
     verify_bundle,
     write_bundle,
 )
-from pfm_edge.publishing._export import ExportedRun, export_run, verify_against_run
+from pfm_edge.publishing._export import ExportedRun, export_run
 from pfm_edge.publishing._key_files import (
     public_path,
     read_passphrase,
@@ -26,6 +26,7 @@ from pfm_edge.publishing._key_files import (
 )
 from pfm_edge.publishing._source import deployable_source
 from pfm_edge.publishing._targets import export_artefact
+from pfm_edge.publishing._verify import verify_against_run
 
 __all__ = [
     "BundleChanges",

@@ -1,4 +1,4 @@
-"""`pfm-edge export` and `pfm-edge verify` without their command line.
+"""`pfm-edge export` without its command line.
 
 exported = export_run(Run.open(path), Path("model"), signers=keys)
 exported.epoch, exported.sequence, exported.signers
@@ -15,13 +15,11 @@ from pfm_edge.errors import RunError
 from pfm_edge.publishing._source import bundle_factory, deployable_source
 from pfm_edge.registry import PackageRecord, Registry, change_registry, read_registry
 from pfm_edge.training import Run, in_use, load_model
-from pfm_edge_exporters import ExportReport, ParityReport, export_package, verify_package
-from pfm_edge_runtime.errors import VerificationError
+from pfm_edge_exporters import ExportReport, export_package
 from pfm_edge_runtime.keys import SigningKey
 from pfm_edge_runtime.manifest import ModelId
-from pfm_edge_runtime.package import ModelPackage
 
-__all__ = ["ExportedRun", "export_run", "verify_against_run"]
+__all__ = ["ExportedRun", "export_run"]
 
 Progress = Callable[[str], None]
 
@@ -98,26 +96,6 @@ def export_run(
         note.check_again()
     epoch, sequence = note.place
     return ExportedRun(report, epoch, sequence, tuple(each.key_id for each in signers))
-
-
-def verify_against_run(package: Path, run: Run, *, progress: Progress = _silent) -> ParityReport:
-    """Run a package's graph and the run's torch model side by side, over the whole grid.
-
-    Raises:
-        PackageError: the package is damaged.
-        VerificationError: the package was not made from this run's selected model.
-        ParityError: the outputs differ.
-    """
-    progress("loading the run")
-    source = deployable_source(load_model(run), run.config.backbone)
-    opened = ModelPackage.open(package)
-    if opened.manifest.model_id != source.model_id:
-        raise VerificationError(
-            f"{package}: model {opened.manifest.model_id} was not exported from {run.path}'s "
-            "checkpoint; export the run again, or name the right run"
-        )
-    progress("comparing with torch")
-    return verify_package(opened, source, max_classes=len(run.classes))
 
 
 class _Note:

@@ -4,7 +4,7 @@ Owns the measure and the tolerance of each precision, so that an export on a wor
 on a device judge alike::
 
     found = difference(expected, graph.run(images, class_tensors))
-    found.within(TOLERANCES["fp32"])
+    found.within(TOLERANCES["fp32"])         # or found.against(...) says why not, in words
 
 A float32 graph differs from the model by rounding alone, so the largest absolute difference says
 everything. In half precision and in eight bits the values themselves move, in proportion to their
@@ -12,7 +12,7 @@ size; there the direction of the vectors counts, and their length.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -22,7 +22,15 @@ from pfm_edge_runtime.backends import FloatArray, Outputs
 from pfm_edge_runtime.errors import BackendError
 from pfm_edge_runtime.manifest import Precision
 
-__all__ = ["TOLERANCES", "Difference", "Tolerance", "difference"]
+__all__ = [
+    "TOLERANCES",
+    "Comparison",
+    "Difference",
+    "Tolerance",
+    "difference",
+    "farthest",
+    "point_in_words",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +46,11 @@ class Tolerance:
     cosine: float | None = None
 
     def __str__(self) -> str:
-        if self.absolute is not None:
-            return f"a difference of up to {self.absolute:.0e}"
-        return f"a cosine from {self.cosine:g} up"
+        return f"cosine {self.cosine:g}" if self.absolute is None else f"{self.absolute:.0e}"
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Return it as values that JSON has."""
+        return {"absolute": self.absolute, "cosine": self.cosine}
 
 
 TOLERANCES: Mapping[Precision, Tolerance] = MappingProxyType(
@@ -81,12 +91,59 @@ class Difference:
 
     def against(self, tolerance: Tolerance) -> str:
         """Return what there is to say to a person who asked for ``tolerance``."""
-        if math.isinf(self.worst):
-            return "the values are not finite"
-        if tolerance.absolute is None:
-            return f"the cosine is {self.cosine:.5f}"
         output = "logits" if self.logits >= self.embedding else "embedding"
-        return f"the {output} differ by {self.worst:.1e}"
+        if math.isinf(self.worst):
+            return f"the {output} values are not finite"
+        if tolerance.absolute is None:
+            return f"the cosine is {self.cosine:.5f} (tolerance {tolerance.cosine:g})"
+        return f"the {output} values differ by {self.worst:.1e} (tolerance {tolerance})"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One point at which a graph was compared.
+
+    Attributes:
+        batch: Number of images.
+        classes: Number of classes.
+        difference: How far the outputs are from those expected.
+    """
+
+    batch: int
+    classes: int
+    difference: Difference
+
+    @property
+    def worst(self) -> float:
+        """The larger of the two absolute differences."""
+        return self.difference.worst
+
+    @property
+    def point(self) -> str:
+        """Where that was, in words."""
+        return point_in_words(self.batch, self.classes)
+
+    def as_dict(self) -> dict[str, int | float]:
+        """Return it as values that JSON has."""
+        return {
+            "batch": self.batch,
+            "classes": self.classes,
+            "logits": self.difference.logits,
+            "embedding": self.difference.embedding,
+            "cosine": self.difference.cosine,
+        }
+
+
+def point_in_words(batch: int, classes: int) -> str:
+    """Return as ``"1 image and 2 classes"``."""
+    return f"{batch} image{'s'[: batch != 1]} and {classes} class{'es'[: 2 * (classes != 1)]}"
+
+
+def farthest(rows: Sequence[Comparison], tolerance: Tolerance) -> Comparison:
+    """Return the comparison that is farthest from what ``tolerance`` asks for."""
+    if tolerance.absolute is None:
+        return min(rows, key=lambda row: row.difference.cosine)
+    return max(rows, key=lambda row: row.worst)
 
 
 def difference(expected: Outputs, found: Outputs) -> Difference:

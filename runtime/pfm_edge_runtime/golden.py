@@ -5,7 +5,7 @@ bundle: the images are noise and the classes imaginary::
 
     golden = read_golden(files)
     rows = run_golden(golden, load_variant(files, variant, load_backend("onnxruntime")))
-    max(row.difference.worst for row in rows)
+    max(row.worst for row in rows)
 
 The file is in the bundle's container format. ``image`` is float32 ``[5, channels, height,
 width]``, whole numbers from 0 to 255 where the graph's input is uint8; for C = 1, 2 and 7 classes
@@ -20,7 +20,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from pfm_edge_runtime.agreement import Difference, difference
+from pfm_edge_runtime.agreement import Comparison, difference, point_in_words
 from pfm_edge_runtime.backends import FloatArray, ImageArray, Outputs
 from pfm_edge_runtime.bundle import BundleLimits, read_tensors
 from pfm_edge_runtime.errors import BackendError, BundleFormatError, PackageError
@@ -34,7 +34,6 @@ __all__ = [
     "GOLDEN_FORMAT",
     "GOLDEN_IMAGES",
     "GoldenPoint",
-    "GoldenRow",
     "GoldenVectors",
     "read_golden",
     "run_golden",
@@ -74,26 +73,6 @@ class GoldenVectors:
     points: Mapping[int, GoldenPoint]
 
 
-@dataclass(frozen=True, slots=True)
-class GoldenRow:
-    """One comparison.
-
-    Attributes:
-        batch: Number of images.
-        classes: Number of classes.
-        difference: How far the outputs are from those recorded.
-    """
-
-    batch: int
-    classes: int
-    difference: Difference
-
-    @property
-    def point(self) -> str:
-        """Where that was, in words."""
-        return _in_words(self.batch, self.classes)
-
-
 def read_golden(files: PackageFiles) -> GoldenVectors:
     """Read the golden vectors of a package; these very bytes are verified.
 
@@ -121,7 +100,7 @@ def read_golden(files: PackageFiles) -> GoldenVectors:
 
 def run_golden(
     golden: GoldenVectors, graph: VariantGraph, batches: Sequence[int] = GOLDEN_BATCHES
-) -> list[GoldenRow]:
+) -> list[Comparison]:
     """Run a graph on the golden vectors, at every number of classes that it has room for.
 
     Args:
@@ -140,13 +119,9 @@ def run_golden(
         try:
             found = difference(expected, graph.run(golden.images[:batch], point.class_tensors))
         except BackendError as error:
-            raise BackendError(f"for {_in_words(batch, count)}: {error}") from error
-        rows.append(GoldenRow(batch, count, found))
+            raise BackendError(f"for {point_in_words(batch, count)}: {error}") from error
+        rows.append(Comparison(batch, count, found))
     return rows
-
-
-def _in_words(batch: int, classes: int) -> str:
-    return f"{batch} image{'s'[: batch != 1]} and {classes} class{'es'[: 2 * (classes != 1)]}"
 
 
 def _point(tensors: Mapping[str, FloatArray], manifest: Manifest, count: int) -> GoldenPoint:

@@ -12,10 +12,10 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pfm_edge_runtime.agreement import TOLERANCES
+from pfm_edge_runtime.agreement import TOLERANCES, Comparison, farthest
 from pfm_edge_runtime.backends import BackendFactory, Execution, load_backend
 from pfm_edge_runtime.errors import BackendError, BackendUnavailableError, PfmEdgeError
-from pfm_edge_runtime.golden import GoldenRow, GoldenVectors, read_golden, run_golden
+from pfm_edge_runtime.golden import GoldenVectors, read_golden, run_golden
 from pfm_edge_runtime.manifest import Variant
 from pfm_edge_runtime.package import PackageFiles
 from pfm_edge_runtime.state import Check
@@ -107,26 +107,26 @@ def _examine(
     return _judged(variant, rows, backend.describe(), execution)
 
 
-def _judged(variant: Variant, rows: Sequence[GoldenRow], where: str, execution: Execution) -> Check:
+def _judged(
+    variant: Variant, rows: Sequence[Comparison], where: str, execution: Execution
+) -> Check:
     tolerance = TOLERANCES[variant.precision]
-    for row in rows:
-        if not row.difference.within(tolerance):
-            return Check(
-                _NAME,
-                "problem",
-                f"{variant.file} in {where} does not compute its golden vectors: for {row.point} "
-                f"{row.difference.against(tolerance)}, and {tolerance} is allowed",
-                "use another graph of the package, or another version of the library",
-            )
-    if tolerance.absolute is None:
-        agreed = f"cosine {min(row.difference.cosine for row in rows):.5f}"
-    else:
-        agreed = f"{max(row.difference.worst for row in rows):.1e}"
-    idle = [each for each in execution.providers if each not in execution.operators]
+    row = farthest(rows, tolerance)
+    if not row.difference.within(tolerance):
+        return Check(
+            _NAME,
+            "problem",
+            f"{variant.file} in {where} does not compute its golden vectors: for {row.point} "
+            f"{row.difference.against(tolerance)}",
+            "use another graph of the package, or another version of the library",
+        )
+    exact = tolerance.absolute is not None
+    agreed = f"{row.worst:.1e}" if exact else f"cosine {row.difference.cosine:.5f}"
     finding = (
         f"{variant.file} ({variant.precision}) in {where}: golden vectors to {agreed}; "
         f"{_who(execution.operators)}"
     )
+    idle = [each for each in execution.providers if each not in execution.operators]
     if idle:
         return Check(_NAME, "note", f"{finding}; {' and '.join(idle)} executed nothing")
     return Check(_NAME, "ok", finding)

@@ -75,7 +75,9 @@ def test_verify(run, package, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["golden"]["worst"] <= 1e-4
     assert report["parity"]["worst"] <= 1e-4
-    grid = {(row["batch"], row["classes"]) for row in report["parity"]["rows"]}
+    (graph,) = report["parity"]["graphs"]
+    assert graph["file"] == "backbone.onnx"
+    grid = {(row["batch"], row["classes"]) for row in graph["rows"]}
     assert grid == {(b, c) for b in (1, 2, 5) for c in (1, 2, 7, 10)}
 
 

@@ -6,6 +6,7 @@ A new backend is one module and one row of the table::
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import cast
 
 from pfm_edge_runtime._nearest import nearest
@@ -17,6 +18,7 @@ from pfm_edge_runtime.backends._base import (
     ImageArray,
     InputArray,
     Outputs,
+    Runner,
     TracedBackend,
 )
 from pfm_edge_runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -31,11 +33,14 @@ __all__ = [
     "InputArray",
     "OnnxRuntimeBackend",
     "Outputs",
+    "Runner",
     "TracedBackend",
     "load_backend",
+    "present_backends",
 ]
 
 _BACKENDS = {"onnxruntime": ("pfm_edge_runtime.backends.onnxruntime", "OnnxRuntimeBackend")}
+_LIBRARIES = {"onnxruntime": "onnxruntime"}
 
 
 def load_backend(name: str) -> BackendFactory:
@@ -51,3 +56,8 @@ def load_backend(name: str) -> BackendFactory:
         )
     module, attribute = _BACKENDS[name]
     return cast("BackendFactory", getattr(import_module(module), attribute))
+
+
+def present_backends() -> tuple[str, ...]:
+    """Return the names of the backends whose library is installed; nothing is imported."""
+    return tuple(name for name, library in _LIBRARIES.items() if find_spec(library) is not None)

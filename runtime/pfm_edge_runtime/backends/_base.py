@@ -29,6 +29,7 @@ __all__ = [
     "ImageArray",
     "InputArray",
     "Outputs",
+    "Runner",
     "TracedBackend",
 ]
 
@@ -61,6 +62,21 @@ class Execution:
 
     providers: tuple[str, ...]
     operators: Mapping[str, Mapping[str, int]]
+
+
+class Runner(Protocol):
+    """Whatever runs a model on images and classes: a backend, or a graph of a package."""
+
+    def run(self, image: ImageArray, class_tensors: Mapping[str, FloatArray]) -> Outputs:
+        """Run it.
+
+        Args:
+            image: ``[batch, channels, height, width]``, float32 or uint8 as the graph takes it.
+            class_tensors: One float32 array per class input, by name, in a dynamic graph's shape.
+
+        Raises:
+            BackendError: It does not take these inputs, or fails.
+        """
 
 
 class Backend(Protocol):

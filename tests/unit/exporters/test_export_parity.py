@@ -7,6 +7,7 @@ import pytest
 
 from pfm_edge_exporters import ExportError, ParityError, check_parity, parity_classes
 from pfm_edge_exporters._noise import noise_images, seeded
+from pfm_edge_runtime.agreement import Tolerance
 from pfm_edge_runtime.backends import Outputs
 from pfm_edge_runtime.errors import BackendError
 from tests.support.numpy_model import MODEL_ID, NumpyBackend, numpy_source, reference, synthesize
@@ -48,7 +49,7 @@ def test_the_report_keeps_the_largest_difference():
     )
     assert report.worst == pytest.approx(5e-5, rel=0.02)
     worst = max(report.rows, key=lambda row: row.worst)
-    assert (worst.batch, worst.classes, worst.logits) == (2, 7, 0)
+    assert (worst.batch, worst.classes, worst.difference.logits) == (2, 7, 0)
 
 
 def test_a_difference_at_one_point_is_found_and_named():
@@ -58,7 +59,13 @@ def test_a_difference_at_one_point_is_found_and_named():
 
 
 def test_the_tolerance_is_the_callers():
-    assert check_parity(reference, at(5, 2, shifted), numpy_source(), atol=1e-3).worst > 1e-4
+    wide, like = Tolerance(absolute=1e-3), Tolerance(cosine=0.99)
+    for tolerance in (wide, like):
+        report = check_parity(reference, at(5, 2, shifted), numpy_source(), tolerance=tolerance)
+        assert report.worst > 1e-4
+    message = failure(at(5, 2, lambda o: shifted(o, 1)), tolerance=like)
+    assert "for 5 images and 2 classes the cosine is 0." in message
+    assert message.endswith("(tolerance 0.99)")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -83,9 +90,7 @@ def test_two_equal_nans_are_no_agreement():
 def test_a_class_axis_that_was_baked_in_shows_as_a_shape():
     baked = NumpyBackend(lambda o: Outputs(np.resize(o.logits, (len(o.logits), 5)), o.embedding))
     message = failure(baked)
-    assert (
-        message == "for 1 image and 1 class the graph gives logits as [1, 5], the model as [1, 1]"
-    )
+    assert message == "for 1 image and 1 class the graph gives logits as [1, 5], not [1, 1]"
 
 
 def test_a_graph_that_does_not_run_is_named_by_the_point():

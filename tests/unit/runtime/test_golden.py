@@ -136,15 +136,16 @@ def test_differences_worked_out_by_hand() -> None:
 def test_what_is_no_number_is_never_the_same(bad: float) -> None:
     found = difference(_outputs([[1]], [[1]]), _outputs([[1]], [[bad]]))
     assert not any(found.within(each) for each in TOLERANCES.values())
-    assert found.against(TOLERANCES["fp32"]) == "the values are not finite"
+    assert found.against(TOLERANCES["fp32"]) == "the embedding values are not finite"
 
 
 def test_what_is_said_of_a_difference() -> None:
     found = Difference(logits=2e-3, embedding=1e-3, cosine=0.5)
-    assert found.against(Tolerance(absolute=1e-4)) == "the logits differ by 2.0e-03"
-    assert found.against(Tolerance(cosine=0.9)) == "the cosine is 0.50000"
-    assert str(Tolerance(absolute=1e-4)) == "a difference of up to 1e-04"
-    assert str(Tolerance(cosine=0.9)) == "a cosine from 0.9 up"
+    exact = Tolerance(absolute=1e-4)
+    assert found.against(exact) == "the logits values differ by 2.0e-03 (tolerance 1e-04)"
+    assert found.against(Tolerance(cosine=0.9)) == "the cosine is 0.50000 (tolerance 0.9)"
+    assert str(Tolerance(cosine=0.9)) == "cosine 0.9"
+    assert Tolerance(cosine=0.9).as_dict() == {"absolute": None, "cosine": 0.9}
 
 
 def test_other_shapes_are_refused() -> None:
