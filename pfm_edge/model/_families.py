@@ -9,10 +9,23 @@ are refused::
 
 from timm.layers import PatchEmbed
 from timm.layers.attention import AttentionRope
-from timm.models import Eva, VisionTransformer, VisionTransformerDistilled
+from timm.models import (
+    Beit,
+    Eva,
+    VisionTransformer,
+    VisionTransformerDistilled,
+    VisionTransformerRelPos,
+)
+from timm.models import beit as beit_layers
 from timm.models.eva import EvaAttention, EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Attention, Block, ResPostBlock
+from timm.models.vision_transformer_relpos import (
+    RelPosAttention,
+    RelPosBlock,
+    ResPostRelPosBlock,
+)
 
+from pfm_edge.model._bias_blocks import BeitBlocks, RelativeBlocks
 from pfm_edge.model._blocks import Backbone, BlockAdapter
 from pfm_edge.model._eva_blocks import EvaBlocks
 from pfm_edge.model._vit_blocks import VitBlocks
@@ -20,16 +33,19 @@ from pfm_edge_runtime.errors import ConfigError
 
 __all__ = ["NAMES", "adapter_of", "require_supported"]
 
-NAMES = ("vit_*", "deit*", "eva*", "aimv2_*", "beit3_*", "flexivit_*")
+NAMES = ("vit_*", "deit*", "eva*", "beit*", "aimv2_*", "flexivit_*")
 """What the names of supported models look like."""
 
 _ADAPTERS: dict[tuple[type, type, type], BlockAdapter] = {
+    (Beit, beit_layers.Block, beit_layers.Attention): BeitBlocks(),
     (Eva, EvaBlock, AttentionRope): EvaBlocks(),
     (Eva, EvaBlock, EvaAttention): EvaBlocks(),
     (Eva, EvaBlockPostNorm, EvaAttention): EvaBlocks(post_norm=True),
     (VisionTransformer, Block, Attention): VitBlocks(),
     (VisionTransformer, ResPostBlock, Attention): VitBlocks(post_norm=True),
     (VisionTransformerDistilled, Block, Attention): VitBlocks(),
+    (VisionTransformerRelPos, RelPosBlock, RelPosAttention): RelativeBlocks(),
+    (VisionTransformerRelPos, ResPostRelPosBlock, RelPosAttention): RelativeBlocks(post_norm=True),
 }
 _MODELS = {model for model, _, _ in _ADAPTERS}
 _BLOCKS = {block for _, block, _ in _ADAPTERS}

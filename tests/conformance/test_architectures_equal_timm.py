@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from timm.models import Beit, VisionTransformerRelPos
+from torch.nn import functional
 
 from pfm_edge.model import PromptedViT
 from tests.support.architectures import ARCHITECTURES
@@ -37,15 +39,57 @@ def allowed(attention, count):
     return mask
 
 
+def biases_of(backbone):
+    """What timm's blocks call a bias given from outside, and what each adds by itself.
+
+    Given from outside, a bias can be as long as the sequence.
+    """
+    if isinstance(backbone, Beit):
+        shared = backbone.rel_pos_bias() if backbone.rel_pos_bias is not None else 0.0
+        own = {block: block.attn._get_rel_pos_bias() + shared for block in backbone.blocks}
+        return "shared_rel_pos_bias", own
+    if isinstance(backbone, VisionTransformerRelPos):
+        shared = backbone.shared_rel_pos
+        sources = {block: block.attn.rel_pos or shared for block in backbone.blocks}
+        return "shared_rel_pos", {block: each.get_bias() for block, each in sources.items()}
+    return None
+
+
+@contextmanager
+def without_own_biases(backbone) -> Iterator[None]:
+    """Let no block add a bias of its own."""
+    kept = []
+    for block in backbone.blocks:
+        for name in ("relative_position_bias_table", "rel_pos"):
+            if getattr(block.attn, name, None) is not None:
+                kept.append((block.attn, name, getattr(block.attn, name)))
+                setattr(block.attn, name, None)
+    try:
+        yield
+    finally:
+        for attention, name, value in kept:
+            setattr(attention, name, value)
+
+
 @contextmanager
 def prompts_in_front(backbone, prompts, attention) -> Iterator[None]:
-    """Let timm's blocks run over prompts and image tokens; prompts do not turn."""
+    """Let timm's blocks run over prompts and image tokens.
+
+    Prompts do not turn, and nothing is added to the scores where a prompt is met.
+    """
+    biases = biases_of(backbone)
 
     def enter(block, args, kwargs):
         x = args[0]
         if block is backbone.blocks[0]:
             x = torch.cat((prompts.expand(x.shape[0], -1, -1), x), dim=1)
-        return (x, *args[1:]), kwargs | {"attn_mask": allowed(attention, x.shape[1])}
+        mask = allowed(attention, x.shape[1])
+        if biases:
+            name, by_block = biases
+            around = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)
+            bias = functional.pad(by_block[block], (CLASSES, 0, CLASSES, 0))
+            return (x, *args[1:]), {name: bias + around}
+        return (x, *args[1:]), kwargs | {"attn_mask": mask}
 
     def leave(block, args, out):
         return out[:, CLASSES:]
@@ -58,7 +102,8 @@ def prompts_in_front(backbone, prompts, attention) -> Iterator[None]:
     for each in turning:
         each.num_prefix_tokens += CLASSES
     try:
-        yield
+        with without_own_biases(backbone):
+            yield
     finally:
         for each in turning:
             each.num_prefix_tokens -= CLASSES

@@ -116,4 +116,21 @@ ARCHITECTURES = (
         "grouped keys and values",
         {"num_kv_heads": [1, 2]},
     ),
+    Architecture("BEiT", "beit_base_patch16_224", "a bias table for each layer"),
+    Architecture(
+        "BEiT, shared",
+        "beitv2_base_patch16_224",
+        "a bias table for all layers besides, and positions",
+        {"use_shared_rel_pos_bias": True, "use_abs_pos_emb": True},
+    ),
+    Architecture("ViT, relative", "vit_relpos_base_patch16_cls_224", "biases by a small network"),
+    Architecture(
+        "ViT, relative, shared",
+        "vit_srelpos_small_patch16_224",
+        "one bias table, no class token",
+        {"rel_pos_type": "bias"},
+    ),
+    Architecture(
+        "ViT, relative, post-norm", "vit_relpos_small_patch16_rpn_224", "norms after the branches"
+    ),
 )
