@@ -9,6 +9,7 @@ from pfm_edge_runtime.bundle import ClassId
 from pfm_edge_runtime.errors import PackageError, UnknownClassError, VerificationError
 from pfm_edge_runtime.forgetting import find_class, forget_classes, prepare_forget
 from pfm_edge_runtime.package import ModelPackage
+from pfm_edge_runtime.store import exclusive
 from pfm_edge_runtime.state import DeviceState
 from tests.support.tiny_package import LABELS, TinyPackage, write_tiny_package
 
@@ -58,6 +59,17 @@ def test_a_second_forget_waits_for_the_first(tiny: TinyPackage) -> None:
         pending.commit()
     thread.join(30)
     assert sorted(ModelPackage.open(tiny.directory).bundle.labels) == ["tulip", "violet"]
+
+
+def test_waits_for_whoever_holds_the_package_with_another_memory(tiny: TinyPackage) -> None:
+    with exclusive(tiny.directory):
+        thread = threading.Thread(target=forget_classes, args=(tiny.directory, ["daisy"]))
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        assert "daisy" in ModelPackage.open(tiny.directory).bundle.labels
+    thread.join(30)
+    assert "daisy" not in ModelPackage.open(tiny.directory).bundle.labels
 
 
 def test_what_a_killed_forget_left_goes_with_the_next(tiny: TinyPackage) -> None:
