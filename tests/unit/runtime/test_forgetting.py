@@ -8,9 +8,11 @@ import pytest
 from pfm_edge_runtime.bundle import ClassId
 from pfm_edge_runtime.errors import PackageError, UnknownClassError, VerificationError
 from pfm_edge_runtime.forgetting import find_class, forget_classes, prepare_forget
+from pfm_edge_runtime.manifest import ModelId
+from pfm_edge_runtime.opening import open_model
 from pfm_edge_runtime.package import ModelPackage
-from pfm_edge_runtime.store import exclusive
 from pfm_edge_runtime.state import DeviceState
+from pfm_edge_runtime.store import exclusive
 from tests.support.tiny_package import LABELS, TinyPackage, write_tiny_package
 
 
@@ -70,6 +72,17 @@ def test_waits_for_whoever_holds_the_package_with_another_memory(tiny: TinyPacka
         assert "daisy" in ModelPackage.open(tiny.directory).bundle.labels
     thread.join(30)
     assert "daisy" not in ModelPackage.open(tiny.directory).bundle.labels
+
+
+def test_a_class_forgotten_before_its_bundle_came_has_a_receipt_there_too(
+    tiny: TinyPackage, tmp_path: Path
+) -> None:
+    forget_classes(tiny.directory, ["rose"])
+    other = write_tiny_package(tmp_path / "other", model_id=ModelId("sha256:" + "77" * 32))
+    opened = open_model(other.directory)
+    assert "rose" not in opened.bundle.labels
+    memory, statement = opened.state.memory, opened.bundle.place.statement
+    assert memory.erased(tiny.class_id("rose"), statement) is not None
 
 
 def test_what_a_killed_forget_left_goes_with_the_next(tiny: TinyPackage) -> None:

@@ -11,13 +11,14 @@ from unittest import mock
 import pytest
 
 from pfm_edge_runtime._layout import ClassLayout
+from pfm_edge_runtime._live import LiveClasses
 from pfm_edge_runtime._snapshot import Held, Snapshot
 from pfm_edge_runtime.bundle import VerifiedBundle
 from pfm_edge_runtime.classifier import Classifier
 from pfm_edge_runtime.errors import PfmEdgeError, StorageError
 from pfm_edge_runtime.forgetting import PendingForget, forget_classes
 from pfm_edge_runtime.opening import install_bundle, open_model
-from pfm_edge_runtime.state import DeviceState
+from pfm_edge_runtime.state import DeviceState, Memory
 from tests.support.failing_disk import Fault, faults_of
 from tests.support.tiny_package import (
     CLASS_INPUTS,
@@ -162,6 +163,43 @@ def test_a_ledger_that_cannot_be_read_right_after_the_commit(
     assert model.predict(quarter(ROSE)).label != "rose"
     ledger.with_suffix(".away").rename(ledger)
     assert _labels(model) == sorted(set(LABELS) - {"rose"})
+
+
+def test_the_bundle_that_was_opened_is_zeroed_once_it_is_copied(tiny: TinyPackage) -> None:
+    opened = open_model(tiny.directory)
+    live = LiveClasses(opened, tiny.manifest.variants[0])
+    assert not any(tensor.any() for tensor in opened.bundle.tensors.values())
+    with live.use() as snapshot:
+        assert snapshot.tensors["class_weight"].any()
+
+
+def test_no_call_slips_in_between_the_ledger_and_the_exchange(
+    model: Classifier, tiny: TinyPackage
+) -> None:
+    forget_classes(tiny.directory, ["rose"])
+    device, read, go_on = model._live._device, threading.Event(), threading.Event()
+    real, found = device.refresh, []
+
+    def refresh() -> Memory:
+        memory = real()
+        read.set()
+        assert go_on.wait(30)
+        return memory
+
+    def call() -> None:
+        found.append(model.predict(quarter(ROSE)).label)
+
+    threads = [threading.Thread(target=call) for _ in range(2)]
+    with mock.patch.object(device, "refresh", refresh):
+        threads[0].start()
+        assert read.wait(30)  # the ledger is at rest again, the tensors are the old ones
+        threads[1].start()
+        threads[1].join(0.3)
+        go_on.set()
+        for each in threads:
+            each.join(30)
+    assert len(found) == len(threads)
+    assert "rose" not in found
 
 
 def test_an_install_reaches_the_next_call(model: Classifier, tiny: TinyPackage) -> None:
