@@ -165,8 +165,8 @@ def verify_package(
 
     def compare(graph: VariantGraph) -> GraphReport:
         tolerance = TOLERANCES[graph.variant.precision]
-        counts = parity_classes(min(max_classes, graph.variant.capacity or max_classes))
-        fitting = [count for count in counts if graph.layout.holds(count)]
+        counts = {*parity_classes(max_classes), graph.variant.capacity or max_classes}
+        fitting = sorted(count for count in counts if graph.layout.holds(count))
         found = check_parity(reference, graph, source, classes=fitting, tolerance=tolerance)
         return _report(graph, tolerance, found.rows, found.sensitivity)
 
