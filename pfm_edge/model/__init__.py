@@ -1,7 +1,8 @@
 """Pre-forgettable vision transformers: a timm backbone, one prompt per class, a head.
 
 `create_backbone` makes the timm model, `PromptedViT` adds the class prompts and the head and runs
-either attention variant (`joint`, `prefix`), `add_lora` and `merge_lora` adapt a frozen backbone.
+either attention variant (`joint`, `prefix`) over whatever family of blocks the model is built of,
+`add_lora` and `merge_lora` adapt a frozen backbone, `set_image_size` fits it to other images.
 
     model = PromptedViT(create_backbone(config.backbone), "prefix", num_classes=10)
     logits = model(images, banks=torch.arange(10))       # the full bank
@@ -10,6 +11,7 @@ either attention variant (`joint`, `prefix`), `add_lora` and `merge_lora` adapt 
 from pfm_edge.model._attention import AttentionKind, ClassAttention, class_attention
 from pfm_edge.model._backbone import create_backbone, image_input, preprocessing
 from pfm_edge.model._blocks import Backbone
+from pfm_edge.model._image_size import set_image_size
 from pfm_edge.model._lora import LoraLinear, LoraQkv, add_lora, merge_lora
 from pfm_edge.model._prompted import PromptedViT
 from pfm_edge.model._prompts import draw_prompts
@@ -28,4 +30,5 @@ __all__ = [
     "image_input",
     "merge_lora",
     "preprocessing",
+    "set_image_size",
 ]

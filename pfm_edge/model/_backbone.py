@@ -20,7 +20,13 @@ from pfm_edge.weights import load_into
 from pfm_edge_runtime.errors import ConfigError
 from pfm_edge_runtime.manifest import CropMode, ImageInput, Interpolation, Preprocessing
 
-__all__ = ["create_backbone", "image_input", "preprocessing"]
+__all__ = [
+    "create_backbone",
+    "image_input",
+    "preprocessing",
+    "require_embedding",
+    "timm_errors",
+]
 
 _RESERVED = (  # ours to set, or a way around what we check
     "checkpoint_path",
@@ -62,14 +68,14 @@ def create_backbone(config: BackboneConfig) -> Backbone:
     for name in _RESERVED:
         if name in config.arguments:
             raise ConfigError(f"backbone.arguments.{name}: pfm-edge decides that itself; remove it")
-    with _timm_errors(f"timm cannot make '{config.model}'"):
+    with timm_errors(f"timm cannot make '{config.model}'"):
         model = timm.create_model(
             config.model, pretrained=config.pretrained, num_classes=0, **config.arguments
         )
     require_supported(config.model, model)
     _write_out_pooling(model)
-    with _timm_errors(f"'{config.model}' does not run"):
-        _require_embedding(config.model, model.eval())
+    with timm_errors(f"'{config.model}' does not run"):
+        require_embedding(config.model, model.eval())
     if config.weights is not None:
         load_into(model, config.weights)
     return model.eval()
@@ -113,12 +119,13 @@ def preprocessing(config: BackboneConfig, backbone: Backbone) -> Preprocessing:
 
 
 @contextmanager
-def _timm_errors(what: str) -> Iterator[None]:
+def timm_errors(what: str, fix: str = "check backbone.arguments") -> Iterator[None]:
+    """Turn what timm and torch raise into one line: what went wrong, why, and what to do."""
     try:
         yield
     except _LIBRARY_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"backbone: {what} ({reason[:300]}); check backbone.arguments") from error
+        raise ConfigError(f"backbone: {what} ({reason[:300]}); {fix}") from error
 
 
 def _write_out_pooling(model: Backbone) -> None:
@@ -128,7 +135,7 @@ def _write_out_pooling(model: Backbone) -> None:
 
 
 @torch.inference_mode()
-def _require_embedding(name: str, model: Backbone) -> None:
+def require_embedding(name: str, model: Backbone) -> None:
     """Run two blank images: what is wrong with a shape shows here, not after minutes."""
     shape = tuple(model(torch.zeros(2, *image_input(model).shape)).shape)
     if shape != (2, model.num_features) or not len(model.blocks):

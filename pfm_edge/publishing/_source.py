@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pfm_edge.config import BackboneConfig
-from pfm_edge.model import PromptedViT, image_input, merge_lora, preprocessing
+from pfm_edge.model import PromptedViT, image_input, merge_lora, preprocessing, set_image_size
 from pfm_edge.training import Run
 from pfm_edge_exporters import TorchSource
 from pfm_edge_exporters.identity import JsonValue, compute_model_id
@@ -60,15 +60,24 @@ class DeployableModel(nn.Module):
         return embedding @ weight.t() + bias, embedding
 
 
-def deployable_source(model: PromptedViT, config: BackboneConfig) -> TorchSource:
+def deployable_source(
+    model: PromptedViT, config: BackboneConfig, image_size: tuple[int, int] | None = None
+) -> TorchSource:
     """Describe a model to an exporter.
 
     Args:
         model: float32, on the CPU; left unchanged.
         config: what its backbone was made from.
+        image_size: height and width to deploy it for, instead of what it was made for; this is
+            another model, by id too.
+
+    Raises:
+        ConfigError: the backbone cannot take images of that size.
     """
     model = copy.deepcopy(model).eval()
     merge_lora(model.backbone)
+    if image_size is not None:
+        set_image_size(model.backbone, image_size)
     image = image_input(model.backbone)
     class_inputs = _class_inputs(model)
     identity: dict[str, JsonValue] = {

@@ -7,6 +7,6 @@ Owns both ways, and lets nothing pass unaccounted for::
 """
 
 from pfm_edge.weights._dinov2 import ImportReport, import_dinov2_vits14
-from pfm_edge.weights._loading import load_into
+from pfm_edge.weights._loading import load_into, quiet_resampling
 
-__all__ = ["ImportReport", "import_dinov2_vits14", "load_into"]
+__all__ = ["ImportReport", "import_dinov2_vits14", "load_into", "quiet_resampling"]

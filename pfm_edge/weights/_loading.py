@@ -1,37 +1,40 @@
 """From a safetensors file into a timm model: all of it, or an error that says what differs.
 
-Owns the one liberty that is taken: position embeddings of another grid are resampled by timm's own
-function. Nothing else is adapted, dropped or left at random::
+Owns the one liberty that is taken: positions of another grid, embedded or in tables of biases, are
+resampled by timm's own functions. Nothing else is adapted, dropped or left at random::
 
     load_into(timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=84), path)
 """
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from timm.layers import resample_abs_pos_embed
-from timm.models import VisionTransformer
-from torch import Tensor
+from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
+from torch import Tensor, nn
 
 from pfm_edge.errors import WeightsError
 
-__all__ = ["load_into"]
+__all__ = ["load_into", "quiet_resampling"]
 
 _POSITION = "pos_embed"
+_BIASES = "relative_position_bias_table"
 _HEAD = "head."
 _MOST_TOLD = 3
 
 
-def load_into(model: VisionTransformer, path: Path) -> None:
+def load_into(model: nn.Module, path: Path) -> None:
     """Load a safetensors file of timm's names into a model, in place.
 
-    Position embeddings are resampled where the model's have another length; those of as many
-    tokens are taken to be of the same grid. A classifier in the file (``head.*``) is passed over
-    where the model has none. Values take the model's dtype.
+    Position embeddings and bias tables are resampled where the model's have another length; those
+    of the same length are taken to be of the same grid. A classifier in the file (``head.*``) is
+    passed over where the model has none. Values take the model's dtype.
 
     Raises:
         WeightsError: No such file, no safetensors, values that are not finite, or tensors that are
@@ -42,6 +45,7 @@ def load_into(model: VisionTransformer, path: Path) -> None:
     if not any(name.startswith(_HEAD) for name in expected):
         tensors = {name: t for name, t in tensors.items() if not name.startswith(_HEAD)}
     _resample_position(tensors, model, path)
+    _resample_biases(tensors, model, path)
     differences = _differences(tensors, expected)
     if differences:
         raise WeightsError(
@@ -71,15 +75,15 @@ def _read(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _resample_position(tensors: dict[str, Tensor], model: VisionTransformer, path: Path) -> None:
+def _resample_position(tensors: dict[str, Tensor], model: Any, path: Path) -> None:
     """Replace the position embedding by one for the model's grid, where the lengths differ."""
-    found, wanted = tensors.get(_POSITION), model.pos_embed
-    if found is None or wanted is None or found.ndim != wanted.ndim:
+    found, wanted = tensors.get(_POSITION), getattr(model, _POSITION, None)
+    if found is None or not isinstance(wanted, Tensor) or found.ndim != wanted.ndim:
         return
     if found.shape[1] == wanted.shape[1] or found.shape[::2] != wanted.shape[::2]:
         return
     # As in timm's checkpoint_filter_fn.
-    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+    prefix = 0 if getattr(model, "no_embed_class", False) else model.num_prefix_tokens
     grid = found.shape[1] - prefix
     if grid < 1 or math.isqrt(grid) ** 2 != grid:
         raise WeightsError(
@@ -89,6 +93,34 @@ def _resample_position(tensors: dict[str, Tensor], model: VisionTransformer, pat
     tensors[_POSITION] = resample_abs_pos_embed(
         found, new_size=list(model.patch_embed.grid_size), num_prefix_tokens=prefix
     )
+
+
+def _resample_biases(tensors: dict[str, Tensor], model: Any, path: Path) -> None:
+    """Replace tables of relative positions by ones for the model's grid, where they differ."""
+    expected = model.state_dict()
+    for name in [each for each in tensors if each.endswith(_BIASES) and each in expected]:
+        found, wanted = tensors[name], expected[name]
+        if found.ndim != wanted.ndim or found.shape[1:] != wanted.shape[1:]:
+            continue
+        if found.shape != wanted.shape:
+            window = model.get_submodule(name.rpartition(".")[0]).window_size
+            try:
+                with quiet_resampling():
+                    tensors[name] = resize_rel_pos_bias_table(found, window, tuple(wanted.shape))
+            except (RuntimeError, ValueError) as error:
+                raise WeightsError(
+                    f"{path}: {name} holds {found.shape[0]} rows, which are of no square grid; set "
+                    "backbone.arguments.img_size to what it was made for"
+                ) from error
+
+
+@contextmanager
+def quiet_resampling() -> Iterator[None]:
+    """Keep back what torch has to say about the way timm resamples bias tables."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using a non-tuple sequence", UserWarning)
+        warnings.filterwarnings("ignore", r"torch\.searchsorted.*non-contiguous", UserWarning)
+        yield
 
 
 def _differences(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:

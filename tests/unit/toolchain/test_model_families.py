@@ -1,12 +1,24 @@
-"""What the toolchain does with each family of backbones: LoRA, and refusals by name."""
+"""What the toolchain does with each family of backbones: LoRA, other sizes, refusals by name."""
 
 import copy
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from pfm_edge.config import BackboneConfig
-from pfm_edge.model import LoraLinear, LoraQkv, PromptedViT, add_lora, create_backbone, merge_lora
+from pfm_edge.model import (
+    LoraLinear,
+    LoraQkv,
+    PromptedViT,
+    add_lora,
+    create_backbone,
+    image_input,
+    merge_lora,
+    set_image_size,
+)
+from pfm_edge.publishing import deployable_source
+from pfm_edge.weights import load_into
 from pfm_edge_runtime.errors import ConfigError
 from tests.support.architectures import ARCHITECTURES
 
@@ -51,6 +63,45 @@ def test_lora_starts_as_the_backbone_and_merges_to_itself(name, projection, adap
         merge_lora(merged.backbone)
         assert set(merged.state_dict()) == names
         torch.testing.assert_close(merged(images, model.full_bank()), after, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["DINOv2", "EVA-02", "RoPE-ViT, mixed", "BEiT", "ViT, relative"])
+@pytest.mark.parametrize("size", [(48, 48), (16, 40)], ids=["larger", "not square"])
+def test_another_image_size_is_as_if_made_for_it(name, size, tmp_path):
+    """Two ways there: timm resizes a model; or weights of one size are loaded into another."""
+    case = BY_NAME[name]
+    backbone = case.backbone()
+    save_file(backbone.state_dict(), tmp_path / "weights.safetensors")
+    larger = {**case.config.arguments, "img_size": list(size)}
+    made = create_backbone(case.config.model_copy(update={"arguments": larger}))
+    load_into(made, tmp_path / "weights.safetensors")
+
+    set_image_size(backbone, size)
+    assert image_input(backbone).shape == (3, *size)
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(images), made(images), atol=1e-5, rtol=1e-5)
+
+
+def test_an_image_size_of_broken_patches_is_refused():
+    backbone = BY_NAME["ViT"].backbone()
+    with pytest.raises(ConfigError, match=r"50 x 48: not whole patches of 8 x 8.* is 48 x 48"):
+        set_image_size(backbone, (50, 48))
+    with pytest.raises(ConfigError, match="the nearest is 8 x 48"):
+        set_image_size(backbone, (0, 48))
+    assert image_input(backbone).shape == (3, 32, 32)
+
+
+def test_a_source_for_another_size_is_another_model_with_the_same_classes():
+    case = BY_NAME["ViT"]
+    model = PromptedViT(case.backbone(), "prefix", 3)
+    made_for, larger = (deployable_source(model, case.config, s) for s in (None, (48, 64)))
+    assert larger.image.shape == (3, 48, 64)
+    assert larger.class_inputs == made_for.class_inputs
+    assert larger.preprocessing.resize > made_for.preprocessing.resize
+    assert larger.model_id != made_for.model_id
+    assert deployable_source(model, case.config, (32, 32)).model_id == made_for.model_id
+    assert image_input(model.backbone).shape == (3, 32, 32)  # the run's model is as it was
 
 
 @pytest.mark.parametrize(
