@@ -167,8 +167,9 @@ def test_a_ledger_that_cannot_be_read_right_after_the_commit(
 
 def test_the_bundle_that_was_opened_is_zeroed_once_it_is_copied(tiny: TinyPackage) -> None:
     opened = open_model(tiny.directory)
+    tensors = opened.bundle.tensors
     live = LiveClasses(opened, tiny.manifest.variants[0])
-    assert not any(tensor.any() for tensor in opened.bundle.tensors.values())
+    assert not any(tensor.any() for tensor in tensors.values())
     with live.use() as snapshot:
         assert snapshot.tensors["class_weight"].any()
 
