@@ -25,7 +25,7 @@ from pfm_edge_exporters.targets._record import RECORD_FILE, TargetRecord
 from pfm_edge_exporters.targets._target import Draft, Job, Target, versions
 from pfm_edge_runtime.errors import ConfigError
 from pfm_edge_runtime.manifest import MANIFEST_FILE, ModelId
-from pfm_edge_runtime.package import ModelPackage
+from pfm_edge_runtime.package import ModelPackage, require_directory
 from pfm_edge_runtime.store import require_replaceable
 
 __all__ = ["Announce", "TargetReport", "export_target"]
@@ -112,6 +112,7 @@ def export_target(  # noqa: PLR0913 (each is a part of the request, all but thre
         StorageError: Something else is in the place, or the disk refused.
     """
     begin = time.perf_counter()
+    require_directory(directory)
     target.check()
     place = _place(directory, target, options, out)
     require_replaceable(place, overwrite=overwrite, marker=RECORD_FILE)
