@@ -85,12 +85,11 @@ def sign_command(
 
     Example: pfm-edge bundle sign model --key issuer.pem
     """
-    from pfm_edge.publishing import describe, sign_bundle, write_bundle
+    from pfm_edge.publishing import describe, sign_bundle
 
     if not key:
         raise typer.BadParameter("name a private key with --key")
-    signed = sign_bundle(bundle, load_signers(key, passphrase_file))
-    write_bundle(signed, out or bundle, replaces=bundle)
+    signed = sign_bundle(bundle, load_signers(key, passphrase_file), out)
     say(f"{out or bundle}: {_signed(describe(signed))}")
 
 

@@ -33,7 +33,7 @@ from pfm_edge_runtime.errors import (
 from pfm_edge_runtime.keys import PublicKey, SigningKey, key_id
 from pfm_edge_runtime.manifest import BUNDLE_FILE
 from pfm_edge_runtime.package import PackageFiles
-from pfm_edge_runtime.store import write_atomic
+from pfm_edge_runtime.store import exclusive, write_atomic
 
 __all__ = [
     "BundleChanges",
@@ -179,20 +179,32 @@ def verify_bundle(
         raise type(error)(f"{path}: {error}", step=error.step) from error
 
 
-def sign_bundle(path: Path, signers: Collection[SigningKey]) -> Bundle:
-    """Read a bundle and add signatures; those that are there must verify.
+def sign_bundle(path: Path, signers: Collection[SigningKey], out: Path | None = None) -> Bundle:
+    """Add signatures to a bundle's file; those that are there must verify.
+
+    A forget waits meanwhile: between our reading and our writing it would be undone.
+
+    Args:
+        path: the file, or the package that it lies in.
+        signers: who signs.
+        out: where the signed bundle goes; None puts it in the place of the other.
 
     Raises:
         BundleError: it is missing, unreadable, or breaks the format.
         EnvelopeError: a signature on it is wrong, or it has as many as it may have.
+        StorageError: something else is at `out`, or the disk refused.
     """
-    bundle = read_bundle(path)
-    try:
-        bundle.envelope.signers()
-        for each in signers:
-            bundle = bundle.signed_by(each)
-    except EnvelopeError as error:
-        raise type(error)(f"{_file(path)}: {error}; it is not signed") from error
+    if not _file(path).parent.is_dir():
+        read_bundle(path)  # says what is missing
+    with exclusive(_file(path).parent):
+        bundle = read_bundle(path)
+        try:
+            bundle.envelope.signers()
+            for each in signers:
+                bundle = bundle.signed_by(each)
+        except EnvelopeError as error:
+            raise type(error)(f"{_file(path)}: {error}; it is not signed") from error
+        write_bundle(bundle, out or path, replaces=path)
     return bundle
 
 

@@ -13,6 +13,7 @@ the first change.
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -77,6 +78,7 @@ class Registry:
         Raises:
             RegistryError: It is none, or breaks a rule; the message never repeats a label.
         """
+        _require_single_keys(data)
         try:
             document = _Document.model_validate_json(data)
         except ValidationError as error:
@@ -254,6 +256,23 @@ class _Document(_Strict):
 class _DocumentBefore(_Strict):
     format: Literal["pfm-classes/1"]
     classes: list[_ClassBefore]
+
+
+def _require_single_keys(data: bytes) -> None:
+    """Refuse a key that is there twice: the second ``forgotten`` would take the first one back.
+
+    Raises:
+        RegistryError: there is one.
+    """
+
+    def single(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise RegistryError("a key is there twice")
+        return found
+
+    with suppress(ValueError, RecursionError):  # it is no JSON: the next reader says why
+        json.loads(data, object_pairs_hook=single)
 
 
 def _reason(error: ValidationError) -> str:

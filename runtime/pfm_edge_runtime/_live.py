@@ -13,7 +13,7 @@ call waits for the disk::
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
 
 from pfm_edge_runtime._layout import ClassLayout
@@ -23,6 +23,7 @@ from pfm_edge_runtime.errors import (
     PackageError,
     PfmEdgeError,
     StateError,
+    StateUnreadableError,
     UnknownClassError,
     VariantError,
 )
@@ -110,7 +111,8 @@ class LiveClasses:
                 self._prepared = Snapshot.of(pending.remaining, self._layout)
             try:
                 pending.commit()
-                self._follow()  # the exchange: from here on no call sees the class
+                with suppress(StateUnreadableError):
+                    self._follow()  # the exchange: from here on no call sees the class
                 self._refuse(pending.class_ids)
             finally:
                 self._prepared = None
@@ -154,8 +156,10 @@ class LiveClasses:
     def _catch_up(self) -> None:
         try:
             memory = self._device.refresh()
+        except StateUnreadableError:
+            raise  # others may have forgotten a class meanwhile: better no answer than its name
         except StateError as error:
-            self._complain(error)  # the ledger is damaged or gone: what is in memory stays true
+            self._complain(error)  # damaged or gone: nobody can forget by it, what we know holds
             return
         if memory.identity.device != self._memory.identity.device:
             self._outlived |= self._memory.tombstones.keys()  # wiped, and another one begun

@@ -154,6 +154,7 @@ class Classifier:
         Raises:
             NoClassLeftError: Every class was forgotten.
             ImageError: An image cannot be read, or has the wrong form.
+            StateError: The device's memory cannot be read, so nobody knows what it forgot.
             BackendError: The graph fails, or gives values that are not finite.
         """
         with self._live.use() as snapshot:

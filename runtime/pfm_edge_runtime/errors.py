@@ -21,7 +21,8 @@ one line that names the thing at fault and the fix::
     │   ├── ManifestError              its manifest.json breaks the format
     │   └── VariantError               none of its graphs is what was asked for, or large enough
     ├── StateError                 the device's memory is damaged, or that of another device
-    │   └── StateMissingError          there is none
+    │   ├── StateMissingError          there is none
+    │   └── StateUnreadableError       it is there, and this process cannot read it just now
     ├── StorageError               the disk refused; what was there before is intact
     └── UnknownClassError          no class of that id or label
 
@@ -47,6 +48,7 @@ __all__ = [
     "SignatureError",
     "StateError",
     "StateMissingError",
+    "StateUnreadableError",
     "StorageError",
     "UnknownClassError",
     "VariantError",
@@ -137,6 +139,10 @@ class StateError(PfmEdgeError):
 
 class StateMissingError(StateError):
     """The device has no memory yet."""
+
+
+class StateUnreadableError(StateError):
+    """The device's memory is there, and this process cannot read it just now."""
 
 
 class StorageError(PfmEdgeError):

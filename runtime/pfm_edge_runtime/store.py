@@ -118,17 +118,16 @@ def staged_directory(
 def exclusive(directory: Path) -> Iterator[None]:
     """Hold ``directory`` against every other process that asks for it this way; wait if need be.
 
-    The lock belongs to the open directory: it leaves no file, and it ends with the process.
+    The lock belongs to the open directory: it leaves no file, and it ends with the process. If
+    another directory took that name while we waited, that one is held.
     Where the system has no ``flock`` (Windows) it excludes nobody.
 
     Raises:
         StorageError: The directory cannot be opened or locked.
     """
     with mapped_errors(directory):
-        descriptor = os.open(directory, os.O_RDONLY)
+        descriptor = _hold(directory)
     try:
-        with mapped_errors(directory):
-            _lock(descriptor)
         yield
     finally:
         os.close(descriptor)
@@ -165,8 +164,9 @@ def _publish(staging: Path, target: Path, discard: Callable[[Path], None]) -> No
         os.rename(staging, target)  # also over an empty directory
         _sync_or_undo(target.parent, lambda: os.rename(target, staging))
         return
-    _exchange(staging, target)
-    _sync_or_undo(target.parent, lambda: _exchange(staging, target))
+    with exclusive(target):  # a forget that writes there ends first, or begins in the new one
+        _exchange(staging, target)
+        _sync_or_undo(target.parent, lambda: _exchange(staging, target))
     try:
         discard(staging)  # the old directory, by now
     except (OSError, StorageError) as error:
@@ -229,6 +229,20 @@ def _sync_tree(directory: Path) -> None:
         for name in files:
             sync(Path(folder, name))
         sync(Path(folder))
+
+
+def _hold(directory: Path) -> int:
+    while True:
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            _lock(descriptor)
+            held = os.path.samestat(os.fstat(descriptor), directory.stat())
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if held:
+            return descriptor
+        os.close(descriptor)
 
 
 def _lock(descriptor: int) -> None:

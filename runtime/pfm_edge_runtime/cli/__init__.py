@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         if isinstance(error, BrokenPipeError):  # the reader has seen enough, as head does
             return _ERROR
-        return _fail(f"the output cannot be written: {error.strerror or error}")
+        done = f"; {arguments.done}" if hasattr(arguments, "done") else ""
+        return _fail(f"the output cannot be written: {error.strerror or error}{done}")
     return _OK
 
 

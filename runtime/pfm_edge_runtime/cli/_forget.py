@@ -68,6 +68,7 @@ def _run(arguments: argparse.Namespace) -> None:
         require_state=arguments.require_state,
         order=None if arguments.order is None else Order(arguments.order),
     )
+    arguments.done = "the classes are forgotten all the same: pfm-device receipts list"
     if arguments.json:
         write_json(_as_json(forgotten))
     else:

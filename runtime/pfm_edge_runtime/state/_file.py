@@ -18,7 +18,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pfm_edge_runtime._disk import sync
-from pfm_edge_runtime.errors import StateError, StateMissingError, StorageError
+from pfm_edge_runtime.errors import (
+    StateError,
+    StateMissingError,
+    StateUnreadableError,
+    StorageError,
+)
 from pfm_edge_runtime.state._layout import write_all
 from pfm_edge_runtime.state._ledger import START, TAIL_BYTES, Position, Reading, read
 from pfm_edge_runtime.store import without_waiting
@@ -103,7 +108,7 @@ class LedgerFile:
 
         Raises:
             StateMissingError: There is no such file.
-            StateError: It cannot be read.
+            StateUnreadableError: It cannot be read.
         """
         try:
             with open(self.path, "rb", buffering=0, opener=without_waiting) as file:
@@ -115,7 +120,9 @@ class LedgerFile:
                 f"{self.path.parent} holds no device state: make one with pfm-device init"
             ) from error
         except OSError as error:
-            raise StateError(f"{self.path} cannot be read: {error.strerror or error}") from error
+            raise StateUnreadableError(
+                f"{self.path} cannot be read: {error.strerror or error}"
+            ) from error
 
     def accept(self, contents: Contents) -> None:
         """Remember that this was read."""

@@ -15,7 +15,7 @@ from pfm_edge_runtime._live import LiveClasses
 from pfm_edge_runtime._snapshot import Held, Snapshot
 from pfm_edge_runtime.bundle import VerifiedBundle
 from pfm_edge_runtime.classifier import Classifier
-from pfm_edge_runtime.errors import PfmEdgeError, StorageError
+from pfm_edge_runtime.errors import PfmEdgeError, StateUnreadableError, StorageError
 from pfm_edge_runtime.forgetting import PendingForget, forget_classes
 from pfm_edge_runtime.opening import install_bundle, open_model
 from pfm_edge_runtime.state import DeviceState, Memory
@@ -228,6 +228,15 @@ def test_a_memory_that_is_damaged_meanwhile_changes_nothing(
         for _ in range(3):
             assert model.predict(quarter(ROSE)).label != "rose"
     assert caplog.text.count("goes on with what it knows") == 1
+
+
+def test_no_answer_is_better_than_one_by_a_memory_that_cannot_be_read(
+    model: Classifier, tiny: TinyPackage, device_state: Path
+) -> None:
+    forget_classes(tiny.directory, ["rose"])
+    with Fault("open", 1).injected(errno.EMFILE), pytest.raises(StateUnreadableError):
+        model.predict(quarter(ROSE))
+    assert model.predict(quarter(ROSE)).label != "rose"
 
 
 def test_old_tensors_are_zeroed_after_the_last_call_that_reads_them(tiny: TinyPackage) -> None:

@@ -224,3 +224,32 @@ def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None
         write_while_another_does()
     assert (target / "manifest.json").read_text() == "theirs"
     assert _names(tmp_path) == ["model"]
+
+
+def test_a_directory_is_not_exchanged_while_somebody_holds_it(tmp_path: Path) -> None:
+    """And who waited for the old one holds the new one then."""
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "old").write_bytes(b"")
+    seen: list[list[str]] = []
+
+    def replace_it() -> None:
+        with staged_directory(target, overwrite=True) as staging:
+            (staging / "new").write_bytes(b"")
+
+    def look() -> None:
+        with exclusive(target):
+            seen.append(_names(target))
+
+    with exclusive(target):
+        replacing = threading.Thread(target=replace_it)
+        replacing.start()
+        replacing.join(0.3)
+        assert _names(target) == ["old"]
+        looking = threading.Thread(target=look)
+        looking.start()
+    for thread in (replacing, looking):
+        thread.join(30)
+    assert seen in ([["old"]], [["new"]])
+    assert _names(target) == ["new"]
+    assert _names(tmp_path) == ["model"]

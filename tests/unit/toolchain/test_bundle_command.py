@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -11,6 +12,7 @@ import pytest
 from pfm_edge.cli import main
 from pfm_edge.publishing import describe, read_bundle
 from pfm_edge_runtime.bundle import Bundle
+from pfm_edge_runtime.forgetting import forget_classes
 from pfm_edge_runtime.keys import SigningKey, key_id, public_to_pem
 from tests.support.tiny_package import LABELS, write_tiny_package
 
@@ -77,6 +79,24 @@ def test_sign_adds_signatures_and_changes_nothing_else(run, package, keys):
     assert run("sign", "model", "--key", "one.pem")[0] == 0
     assert package.bundle_path.read_bytes() == data
     assert sorted(p.name for p in package.directory.iterdir() if p.name.startswith(".")) == []
+
+
+def test_a_forget_waits_for_a_signature_that_is_being_added(run, package, keys, monkeypatch):
+    rose, forgets = package.class_id("rose"), []
+    real = Bundle.signed_by
+
+    def slowly(bundle, signer):
+        forgets.append(threading.Thread(target=forget_classes, args=(package.directory, [rose])))
+        forgets[0].start()
+        forgets[0].join(0.5)
+        assert forgets[0].is_alive()  # or the class would be back with our writing
+        return real(bundle, signer)
+
+    monkeypatch.setattr(Bundle, "signed_by", slowly)
+    assert run("sign", "model", "--key", "one.pem")[0] == 0
+    forgets[0].join(30)
+    assert rose not in read_bundle(package.directory).class_ids
+    assert read_bundle(package.directory).envelope.signatures
 
 
 def test_sign_into_another_file(run, package, keys, tmp_path):

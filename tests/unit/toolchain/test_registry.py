@@ -120,6 +120,9 @@ DAMAGED = {
     "model-twice": document(model=[32 * "a", 32 * "a"]),
     "erased-not-forgotten": document(erased=[32 * "a"]),
     "relative-package": document(packages=[{"path": "model", "model_id": MODEL}]),
+    "forgotten-twice": document().replace(
+        b'"forgotten": [', b'"forgotten": ["' + 32 * b"b" + b'"], "forgotten": ['
+    ),
     "place-zero": document(places={MODEL: {"epoch": 1, "sequence": 0}}),
     "old-out-of-order": json.dumps(
         {

@@ -382,6 +382,8 @@ def test_an_output_that_fails(
     assert capsys.readouterr().err == (
         "pfm-device: error: the output cannot be written: no output\n"
     )
+    assert main(["forget", str(tiny), tiny.class_id("rose")]) == 1
+    assert "the classes are forgotten all the same: pfm-device receipts" in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdout", _Output(errno.EPIPE))
     assert main(["classes", str(tiny)]) == 1
     assert capsys.readouterr().err == ""
