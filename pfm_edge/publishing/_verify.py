@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pfm_edge.publishing._source import deployable_source
 from pfm_edge.training import Run, load_model
-from pfm_edge_exporters import VerificationReport, verify_package
-from pfm_edge_runtime.errors import VerificationError
+from pfm_edge_exporters import TorchSource, VerificationReport, verify_package
+from pfm_edge_runtime.errors import ConfigError, VerificationError
 from pfm_edge_runtime.package import ModelPackage
 
 __all__ = ["verify_against_run"]
@@ -37,9 +37,9 @@ def verify_against_run(
         BackendError: a graph cannot be loaded here.
     """
     progress("loading the run")
-    source = deployable_source(load_model(run), run.config.backbone)
     opened = ModelPackage.open(package)
-    if opened.manifest.model_id != source.model_id:
+    source = _source_of(opened, run)
+    if source is None or opened.manifest.model_id != source.model_id:
         raise VerificationError(
             f"{package}: model {opened.manifest.model_id} was not exported from {run.path}'s "
             "checkpoint; export the run again, or name the right run"
@@ -49,3 +49,16 @@ def verify_against_run(
         progress(f"comparing {file} with torch")
 
     return verify_package(opened, source, max_classes=len(run.classes), progress=comparing)
+
+
+def _source_of(package: ModelPackage, run: Run) -> TorchSource | None:
+    """Return the run's model for images of the package's size, if it takes such images."""
+    model, config = load_model(run), run.config.backbone
+    source = deployable_source(model, config)
+    height, width = package.manifest.image.shape[1:]
+    if source.image.shape[1:] == (height, width):
+        return source
+    try:
+        return deployable_source(model, config, (height, width))
+    except ConfigError:
+        return None
