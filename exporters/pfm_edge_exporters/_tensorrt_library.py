@@ -22,6 +22,7 @@ from pfm_edge_runtime._nearest import nearest
 __all__ = [
     "capability",
     "explain",
+    "let_attention_decompose",
     "load_tensorrt",
     "make_logger",
     "make_monitor",
@@ -172,6 +173,23 @@ def make_monitor(module: ModuleType, watch: BuildMonitor) -> Any:
             watch.phase_finish(phase_name)
 
     return _Monitor()
+
+
+def let_attention_decompose(module: ModuleType, network: Any) -> None:
+    """Let every fused attention fall back to its parts where the library has no kernel for it.
+
+    Opset 23's ``Attention`` becomes one layer, and a build fails without this for the sizes and
+    types that no fused kernel serves, float32 among them.
+    """
+    fused = getattr(getattr(module, "LayerType", None), "ATTENTION_INPUT", None)
+    if fused is None:  # TensorRT before 10.14
+        return
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type == fused:
+            # What the bindings themselves ask for: a network gives its layers by their base class.
+            layer.__class__ = module.IAttentionInputLayer
+            layer.attention.decomposable = True
 
 
 def parser_errors(parser: Any) -> str:

@@ -26,6 +26,7 @@ from pfm_edge_exporters._build_progress import BuildMonitor, BuildProgress
 from pfm_edge_exporters._tensorrt_library import (
     capability,
     explain,
+    let_attention_decompose,
     load_tensorrt,
     make_logger,
     make_monitor,
@@ -184,6 +185,7 @@ class TensorRtFromOnnx:
         parser = self.module.OnnxParser(network, logger)
         if not parser.parse(graph):
             raise ExportError(f"{self.library} cannot parse the graph: {parser_errors(parser)}")
+        let_attention_decompose(self.module, network)
 
     def _config(self, builder: Any, network: Any) -> Any:
         config = builder.create_builder_config()

@@ -1,5 +1,6 @@
 """Engines by the real builder of TensorRT for RTX, with no GPU; what fails leaves nothing."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -10,6 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from pfm_edge_exporters._half import to_half
+from pfm_edge_exporters._int8 import to_int8
+from pfm_edge_exporters._opset23 import to_opset23
+from pfm_edge_exporters._pixels import take_pixels
+from pfm_edge_exporters._static import to_static
 from pfm_edge_exporters.errors import ExportError
 from pfm_edge_exporters.targets import TargetRecord, export_target, find_target, parse_options
 from pfm_edge_exporters.tensorrt_from_onnx import (
@@ -18,9 +24,12 @@ from pfm_edge_exporters.tensorrt_from_onnx import (
     TensorRtFromOnnx,
     load_tensorrt,
 )
+from pfm_edge_runtime.digest import digest_of
 from pfm_edge_runtime.errors import ConfigError, StorageError
-from tests.support.tiny_package import TinyPackage, tiny_graph, write_tiny_package
-from tests.support.tiny_torch import joint_graph, prefix_graph
+from pfm_edge_runtime.manifest import Variant
+from tests.support.tiny_package import TinyPackage, build_bundle, tiny_graph, write_tiny_package
+from tests.support.tiny_torch import joint_graph, prefix_graph, prefix_source
+from tests.support.tiny_variants import write_variants
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 is not installed")
 
@@ -61,6 +70,40 @@ def test_transformers_are_parsed_and_built_over_both_axes(graph):
     assert engine.layers > 100
     assert told == sorted(told)
     assert told[-1] > 0.5
+
+
+def changed(graph: bytes, change) -> bytes:
+    model = onnx.load_from_string(graph)
+    change(model)
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        to_half,
+        lambda model: to_static(model, Variant("x.onnx", "fp32", 16, 2), prefix_source()),
+        lambda model: take_pixels(model, prefix_source()),
+        to_opset23,
+    ],
+    ids=["half", "static", "pixels", "opset23"],
+)
+def test_every_kind_of_graph_is_built_as_it_is_typed(change):
+    assert builder().export(changed(prefix_graph(), change)).layers > 100
+
+
+def test_an_int8_graph_is_for_cpus(tmp_path):
+    variants = (Variant("backbone.onnx", "fp32"), Variant("backbone.int8.onnx", "int8"))
+    tiny = write_variants(tmp_path / "model", variants)
+    graph = changed(prefix_graph(), to_int8)
+    (tiny.directory / "backbone.int8.onnx").write_bytes(graph)
+    manifest = json.loads((tiny.directory / "manifest.json").read_bytes())
+    manifest["files"]["backbone.int8.onnx"] = digest_of(graph)
+    data = json.dumps(manifest, indent=2).encode() + b"\n"
+    (tiny.directory / "manifest.json").write_bytes(data)
+    (tiny.directory / "bundle.safetensors").write_bytes(build_bundle(data).to_bytes())
+    with pytest.raises(ExportError, match=r"DynamicQuantizeLinear.*is for CPUs: name another"):
+        export(tiny, "variant=backbone.int8.onnx")
 
 
 def test_an_export_records_what_it_was_made_of(tiny):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pfm_edge_exporters.errors import ExportError
 from pfm_edge_exporters.targets._options import (
     option,
     size_range,
@@ -86,7 +87,14 @@ class EngineTarget(Target):
         variant = find_variant(job.package, job.options.variant)
         builder = TensorRtFromOnnx(load_tensorrt(self.module), **job.options.settings())
         graph = job.package.files.read_graph(variant)
-        engine = self._build(builder, graph, job)
+        try:
+            engine = self._build(builder, graph, job)
+        except ExportError as error:
+            if variant.precision != "int8":
+                raise
+            raise ExportError(
+                f"{error}; {variant.file} is for CPUs: name another, -O variant=backbone.onnx"
+            ) from error
         name = variant.file.removesuffix(_SUFFIX) + ".plan"
 
         def fill(directory: Path) -> None:
