@@ -8,15 +8,13 @@ import pytest
 from pfm_edge_exporters._class_inputs import bake_classes
 from pfm_edge_exporters.errors import ExportError, ParityError
 from pfm_edge_exporters.targets import TargetReport, export_target, find_target, parse_options
-from pfm_edge_exporters.triton_from_onnx import TritonModel, triton_config
 from pfm_edge_runtime.backends import load_backend
 from pfm_edge_runtime.classifier import Classifier
 from pfm_edge_runtime.errors import ConfigError, StorageError
 from pfm_edge_runtime.forgetting import forget_classes
-from pfm_edge_runtime.manifest import ImageInput
 from tests.support.tiny_package import TinyPackage, quarter, tiny_graph, write_tiny_package
 from tests.support.tiny_torch import joint_graph, joint_source, prefix_graph, prefix_source
-from tests.support.tiny_variants import STATIC, write_variants
+from tests.support.tiny_variants import DYNAMIC, HALF, STATIC, write_variants
 
 
 @pytest.fixture
@@ -62,10 +60,15 @@ def test_triton_reads_the_configuration(tiny):
     assert config.version_policy.latest.num_versions == 1
 
 
-def test_raw_pixels_are_declared_as_such():
-    model = TritonModel("digits", ImageInput("image", (3, 8, 8), "uint8"), embedding=16)
-    pb2, config = parsed(triton_config(model))
+def test_pixels_and_half_precision_are_served_as_the_package_has_them(tmp_path):
+    package = write_variants(tmp_path / "model", (DYNAMIC, HALF), dtype="uint8")
+    report = export(package.directory, f"variant={HALF.file}")
+    pb2, config = parsed((report.path / "config.pbtxt").read_text())
     assert config.input[0].data_type == pb2.TYPE_UINT8
+    pixels = np.stack([quarter(each)[None] for each in range(4)])
+    logits = load_backend("onnxruntime")(model_of(report)).run(pixels, {}).logits
+    best = [package.bundle.labels[each] for each in logits.argmax(axis=1)]
+    assert best == ["daisy", "rose", "tulip", "violet"]
 
 
 def test_the_model_gives_the_packages_logits(tiny):

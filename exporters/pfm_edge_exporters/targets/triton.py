@@ -13,11 +13,14 @@ it is told to load it again; under EXPLICIT control nothing happens before that.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pfm_edge_exporters._class_inputs import bake_classes, embedding_width, rewrite_classes
 from pfm_edge_exporters._noise import noise_images, seeded
@@ -36,10 +39,11 @@ from pfm_edge_exporters.targets._publish import Fill
 from pfm_edge_exporters.targets._record import RECORD_FILE, TargetRecord
 from pfm_edge_exporters.targets._target import Draft, Job, Target, find_variant, versions
 from pfm_edge_exporters.triton_from_onnx import TritonModel, triton_config
-from pfm_edge_runtime.agreement import Tolerance
+from pfm_edge_runtime.agreement import TOLERANCES
 from pfm_edge_runtime.backends import load_backend
 from pfm_edge_runtime.bundle import ClassId
 from pfm_edge_runtime.errors import ConfigError, PackageError
+from pfm_edge_runtime.manifest import Variant
 
 __all__ = ["Triton", "TritonOptions", "version_number"]
 
@@ -47,8 +51,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MODEL = re.compile(r"([1-9][0-9]{0,18})/model\.onnx")
 _SEQUENCES = 10**9  # in an epoch: the version reads as both, and is a 64-bit number
 _MOST = 2**63 - 1
-_ROUNDING = {"fp32": 1e-4}  # of a logit; constants may be folded, and then summed in another order
-_COARSE = 5e-2  # half precision and int8 round ten thousand times as coarsely
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,7 @@ class Triton(Target):
         graph, tensors = package.files.read_graph(variant), graph_tensors(package)
         model = bake_classes(graph, tensors)
         job.progress(0.5, "comparing the two graphs")
-        rounding = _ROUNDING.get(variant.precision, _COARSE)
-        worst = _compare(job, graph, model, tensors, rounding)
+        worst = _compare(job, variant, (graph, model), tensors)
         config = triton_config(
             TritonModel(
                 name=self.place(Path(), package.directory.absolute(), options).name,
@@ -172,21 +173,24 @@ def version_number(epoch: int, sequence: int) -> int:
 
 
 def _compare(
-    job: Job, graph: bytes, model: bytes, tensors: dict[str, Any], rounding: float
+    job: Job,
+    variant: Variant,
+    graphs: tuple[bytes, bytes],
+    tensors: Mapping[str, NDArray[np.float32]],
 ) -> float:
     """Return the largest difference between the model and the graph that it was made from.
 
     Raises:
-        ParityError: It is above ``rounding``.
+        ParityError: It is more than a graph of that precision may differ by.
     """
-    image, draw = job.package.manifest.image, seeded(job.package.manifest.model_id, "triton")
-    images = noise_images(image, 2, draw)
-    load = load_backend("onnxruntime")
+    manifest, load = job.package.manifest, load_backend("onnxruntime")
+    images = noise_images(manifest.image, 2, seeded(manifest.model_id, "triton"))
+    graph, model = graphs
     expected = load(graph).run(images, tensors)
     row = compare_outputs(expected, load(model), images, {}, len(job.package.bundle))
-    rounded = Tolerance(absolute=rounding)
-    require_agreement([row], rounded, against="the graph that it was made from")
-    return row.worst
+    tolerance = TOLERANCES[variant.precision]
+    require_agreement([row], tolerance, against="the graph that it was made from")
+    return row.difference.worst
 
 
 def _fill(directory: Path, *, version: int, files: dict[str, bytes], model: bytes) -> None:
