@@ -2,7 +2,8 @@
 
 The one thing most callers need::
 
-    report = export_package(source, Path("model"), bundle=make_bundle, max_classes=10)
+    options = ExportOptions(max_classes=10, precisions=("fp16",))
+    report = export_package(source, Path("model"), options, bundle=make_bundle)
 
 Importing this package does not import torch; exporting does.
 """
@@ -18,6 +19,7 @@ from pfm_edge_exporters.errors import ExportError, ParityError
 from pfm_edge_exporters.golden import make_golden
 from pfm_edge_exporters.identity import compute_model_id
 from pfm_edge_exporters.onnx_from_torch import OnnxFromTorch, torch_reference
+from pfm_edge_exporters.options import Calibration, ExportOptions, HeldOut, Machine
 from pfm_edge_exporters.package import ExportReport, export_package
 from pfm_edge_exporters.verification import (
     GraphReport,
@@ -27,9 +29,13 @@ from pfm_edge_exporters.verification import (
 )
 
 __all__ = [
+    "Calibration",
     "ExportError",
+    "ExportOptions",
     "ExportReport",
     "GraphReport",
+    "HeldOut",
+    "Machine",
     "OnnxFromTorch",
     "ParityError",
     "ParityReport",

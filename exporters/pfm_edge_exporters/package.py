@@ -2,54 +2,45 @@
 
 Owns the order of the work and the files it leaves::
 
-    report = export_package(source, Path("model"), bundle=make_bundle, max_classes=10)
+    options = ExportOptions(max_classes=10, precisions=("fp16",))
+    report = export_package(source, Path("model"), options, bundle=make_bundle)
     report.summary()
 
 The package grows in a directory beside its target, is opened there as a device would open it, and
 takes the target's place at the very end: whatever fails, the old package stays as it was.
 """
 
-import hashlib
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 
-from pfm_edge_exporters._parity import ParityReport, check_parity, parity_classes
+from pfm_edge_exporters._graphs import Graphs, require_machine, write_file
+from pfm_edge_exporters._report import ExportReport, Progress, Stages
 from pfm_edge_exporters._source import TorchSource
 from pfm_edge_exporters.errors import ExportError
 from pfm_edge_exporters.golden import make_golden
-from pfm_edge_exporters.onnx_from_torch import OnnxFromTorch, torch_reference
+from pfm_edge_exporters.options import ExportOptions
 from pfm_edge_exporters.verification import check_golden
-from pfm_edge_runtime.backends import load_backend
 from pfm_edge_runtime.manifest import (
     BUNDLE_FILE,
     GOLDEN_FILE,
     MANIFEST_FILE,
     Manifest,
-    ModelId,
     Variant,
 )
-from pfm_edge_runtime.store import staged_directory, write_atomic
+from pfm_edge_runtime.store import staged_directory
 
 __all__ = [
-    "GRAPH_FILE",
     "ExportReport",
     "MakeBundle",
     "Progress",
     "export_package",
 ]
 
-GRAPH_FILE = "backbone.onnx"
-
 MakeBundle = Callable[[bytes], bytes]
 """From the bytes of ``manifest.json`` to those of the bundle that it may be used with."""
-
-Progress = Callable[[str], None]
-"""Told the name of each stage as it begins."""
 
 # What shapes the files; recorded in the manifest where it is installed.
 _INGREDIENTS = (
@@ -65,51 +56,12 @@ _INGREDIENTS = (
 _NO_DIGEST = "sha256:" + 64 * "0"
 
 
-@dataclass(frozen=True, slots=True)
-class ExportReport:
-    """What an export did.
-
-    Attributes:
-        path: The package.
-        model_id: The model in it.
-        parity: Model and graph, side by side.
-        sizes: Bytes of each file, by name.
-        seconds: Duration of each stage, in the order they ran.
-    """
-
-    path: Path
-    model_id: ModelId
-    parity: ParityReport
-    sizes: Mapping[str, int]
-    seconds: Mapping[str, float]
-
-    def as_dict(self) -> dict[str, object]:
-        """Return the report as values that JSON has."""
-        return {
-            "path": str(self.path),
-            "model_id": self.model_id,
-            "parity": self.parity.as_dict(),
-            "sizes": dict(self.sizes),
-            "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
-        }
-
-    def summary(self) -> str:
-        """Return one line for a person."""
-        size = sum(self.sizes.values()) / 1e6
-        return (
-            f"{self.path}: {len(self.sizes)} files, {size:.1f} MB, in "
-            f"{sum(self.seconds.values()):.1f} s; model and graph agree to "
-            f"{self.parity.worst:.1e} at {len(self.parity.rows)} points"
-        )
-
-
 def export_package(
     source: TorchSource,
     out: Path,
+    options: ExportOptions,
     *,
     bundle: MakeBundle,
-    overwrite: bool = False,
-    max_classes: int,
     progress: Progress = lambda _: None,
 ) -> ExportReport:
     """Export a model as a package, whole or not at all.
@@ -117,77 +69,58 @@ def export_package(
     Args:
         source: The model.
         out: The directory to write.
+        options: Which graphs, and what they must show.
         bundle: Makes the bundle.
-        overwrite: Whether an existing package may be replaced; nothing else ever is.
-        max_classes: The largest number of classes to compare model and graph at.
         progress: Told the name of each stage as it begins.
 
     Raises:
-        ExportError: The graph cannot be made.
-        ParityError: The graph does not compute what the model does.
+        ExportError: A graph cannot be made here, or loses more accuracy than it may.
+        ParityError: A graph does not compute what the model does.
         ManifestError: The source describes no package, as one without class inputs.
         PackageError: The finished package cannot be opened.
         BundleError: Its bundle is not for this model, or breaks the format.
         StorageError: ``out`` may not be replaced, or the disk refused.
     """
-    if max_classes < 1:
-        raise ExportError(f"max_classes must be 1 or more, not {max_classes}")
-    _manifest(source, {GRAPH_FILE: _NO_DIGEST, GOLDEN_FILE: _NO_DIGEST})  # fail now, not in minutes
-    stages = _Stages(progress)
+    first = options.variants()[:1]
+    known = dict.fromkeys([first[0].file, GOLDEN_FILE], _NO_DIGEST)
+    manifest = _manifest(source, first, known, options)  # fail now, not in minutes
+    require_machine(options)
+    stages = Stages(progress)
     with ExitStack() as publishing:
         staging = publishing.enter_context(
-            staged_directory(out, overwrite=overwrite, marker=MANIFEST_FILE)
+            staged_directory(out, overwrite=options.overwrite, marker=MANIFEST_FILE)
         )
-        parity = _fill(staging, source, bundle, max_classes=max_classes, stages=stages)
+        graphs = Graphs(staging, source, manifest, options, stages)
+        reports = graphs.make()
+        _complete(staging, graphs, [each.variant for each in reports], bundle)
         sizes = {path.name: path.stat().st_size for path in sorted(staging.iterdir())}
         with stages("publishing"):
             publishing.close()
-    seconds = MappingProxyType(stages.seconds)
-    return ExportReport(out, source.model_id, parity, MappingProxyType(sizes), seconds)
+    return ExportReport(
+        path=out,
+        model_id=source.model_id,
+        graphs=reports,
+        sizes=MappingProxyType(sizes),
+        seconds=MappingProxyType(stages.seconds),
+        left_out=tuple(graphs.left_out),
+    )
 
 
-@dataclass(slots=True)
-class _Stages:
-    """Tells of each stage, and how long it took."""
-
-    progress: Progress
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        self.progress(name)
-        begin = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - begin
-
-
-def _fill(
-    staging: Path,
-    source: TorchSource,
-    make_bundle: MakeBundle,
-    *,
-    max_classes: int,
-    stages: _Stages,
-) -> ParityReport:
-    """Make every file of the package, each checked against the ones before."""
-    files: dict[str, str] = {}
-    reference = torch_reference(source)
-    with stages("converting to ONNX"):
-        files[GRAPH_FILE] = _write(staging / GRAPH_FILE, OnnxFromTorch().export(source))
-    with stages("comparing with torch"):
-        # From the file, so that no second copy of the weights is in memory.
-        backend = load_backend("onnxruntime")(staging / GRAPH_FILE)
-        parity = check_parity(reference, backend, source, classes=parity_classes(max_classes))
-        del backend
+def _complete(
+    staging: Path, graphs: Graphs, variants: Sequence[Variant], make_bundle: MakeBundle
+) -> None:
+    """Add the other files of the package to its graphs, each checked against the ones before."""
+    source, stages = graphs.source, graphs.stages
+    files = graphs.files
     with stages("recording golden vectors"):
-        files[GOLDEN_FILE] = _write(staging / GOLDEN_FILE, make_golden(reference, source))
+        golden = make_golden(graphs.reference, source)
+        files[GOLDEN_FILE] = write_file(staging / GOLDEN_FILE, golden)
     with stages("building the bundle"):
-        manifest = _manifest(source, files).to_bytes()
-        _write(staging / MANIFEST_FILE, manifest)
-        _write(staging / BUNDLE_FILE, _made(make_bundle, manifest))
+        manifest = _manifest(source, variants, files, graphs.options).to_bytes()
+        write_file(staging / MANIFEST_FILE, manifest)
+        write_file(staging / BUNDLE_FILE, _made(make_bundle, manifest))
     with stages("opening the package"):
         check_golden(staging, batches=(1,))
-    return parity
 
 
 def _made(make_bundle: MakeBundle, manifest: bytes) -> bytes:
@@ -197,22 +130,30 @@ def _made(make_bundle: MakeBundle, manifest: bytes) -> bytes:
         raise ExportError(f"the bundle cannot be made: {error}") from error
 
 
-def _write(path: Path, data: bytes) -> str:
-    write_atomic(path, data)
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def _manifest(source: TorchSource, files: Mapping[str, str]) -> Manifest:
+def _manifest(
+    source: TorchSource,
+    variants: Sequence[Variant],
+    files: Mapping[str, str],
+    options: ExportOptions,
+) -> Manifest:
     return Manifest(
         model_id=source.model_id,
         attention=source.attention,
         image=source.image,
         class_inputs=source.class_inputs,
         preprocessing=source.preprocessing,
-        variants=(Variant(GRAPH_FILE, "fp32", capacity=None),),
+        variants=tuple(variants),
         files=files,
-        created_with=_ingredients(),
+        created_with=_ingredients() | _quantisation(variants, options),
     )
+
+
+def _quantisation(variants: Sequence[Variant], options: ExportOptions) -> dict[str, str]:
+    """Say how the eight-bit graphs of a package got their ranges; nothing else tells."""
+    if all(each.precision != "int8" for each in variants):
+        return {}
+    calibration = options.calibration
+    return {"int8": "dynamic" if calibration is None else f"static, {calibration.description}"}
 
 
 def _ingredients() -> dict[str, str]:

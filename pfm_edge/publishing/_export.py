@@ -15,7 +15,7 @@ from pfm_edge.errors import RunError
 from pfm_edge.publishing._source import bundle_factory, deployable_source
 from pfm_edge.registry import PackageRecord, Registry, change_registry, read_registry
 from pfm_edge.training import Run, in_use, load_model
-from pfm_edge_exporters import ExportReport, export_package
+from pfm_edge_exporters import ExportOptions, ExportReport, export_package
 from pfm_edge_runtime.keys import SigningKey
 from pfm_edge_runtime.manifest import ModelId
 
@@ -88,9 +88,8 @@ def export_run(
         report = export_package(
             deployable_source(model, run.config.backbone),
             out,
+            ExportOptions(max_classes=model.num_classes, overwrite=overwrite),
             bundle=bundle_factory(run, model, note.take_place, signers),
-            overwrite=overwrite,
-            max_classes=model.num_classes,
             progress=progress,
         )
         note.check_again()

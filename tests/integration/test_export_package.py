@@ -17,6 +17,7 @@ import torch
 
 from pfm_edge_exporters import (
     ExportError,
+    ExportOptions,
     OnnxFromTorch,
     ParityError,
     check_golden,
@@ -25,7 +26,6 @@ from pfm_edge_exporters import (
     torch_reference,
     verify_package,
 )
-from pfm_edge_exporters.package import GRAPH_FILE
 from pfm_edge_runtime import Classifier
 from pfm_edge_runtime.bundle import Bundle, Entry, new_class_id, read_tensors, write_tensors
 from pfm_edge_runtime.errors import (
@@ -44,6 +44,7 @@ from tests.support.tiny_torch import (
     source_of,
 )
 
+GRAPH_FILE = "backbone.onnx"
 LABELS = ("daisy", "rose", "tulip")
 FILES = {"manifest.json", "backbone.onnx", "golden.safetensors", "bundle.safetensors"}
 
@@ -72,8 +73,10 @@ def make_bundle(manifest: bytes) -> bytes:
 
 
 def export(out, source=None, **options):
-    options = {"bundle": make_bundle, "max_classes": 3, **options}
-    return export_package(source or prefix_source(), out, **options)
+    calls = {"bundle": make_bundle}
+    calls |= {name: options.pop(name) for name in ("bundle", "progress") if name in options}
+    asked = ExportOptions(**{"max_classes": 3, **options})
+    return export_package(source or prefix_source(), out, asked, **calls)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -141,13 +144,32 @@ def test_the_report_says_what_was_done(exported):
     assert "agree to" in report.summary()
 
 
+BUNDLES = """
+from datetime import UTC, datetime
+from pfm_edge_runtime.bundle import Bundle
+from pfm_edge_runtime.digest import digest_of
+from pfm_edge_runtime.manifest import Manifest
+
+def make_bundle(manifest):
+    parsed = Manifest.from_bytes(manifest)
+    return Bundle.build(
+        model_id=parsed.model_id,
+        manifest_digests=[digest_of(manifest)],
+        inputs=parsed.bundle_inputs,
+        entries=[],
+        issued_at=datetime(2026, 1, 2, tzinfo=UTC),
+    ).to_bytes()
+"""
 SCRIPT = """
 import sys
 from pathlib import Path
 import tiny_torch
-from pfm_edge_exporters import export_package
+from pfm_edge_exporters import ExportOptions, export_package
 from bundles import make_bundle
-export_package(tiny_torch.prefix_source(), Path("out/model"), bundle=make_bundle, max_classes=3)
+options = ExportOptions(
+    max_classes=3, precisions=("fp16", "int8"), capacity=4, batch=2, opset23=True, force=True
+)
+export_package(tiny_torch.prefix_source(), Path("out/model"), options, bundle=make_bundle)
 """
 
 
@@ -158,10 +180,7 @@ def test_two_processes_in_two_folders_write_the_same_bytes(exported, tmp_path):
         folder = tmp_path / name
         folder.mkdir(parents=True)
         shutil.copy(support, folder / "tiny_torch.py")
-        bundle = (exported[0].path / "bundle.safetensors").as_posix()
-        (folder / "bundles.py").write_text(
-            f"from pathlib import Path\ndef make_bundle(m): return Path({bundle!r}).read_bytes()\n"
-        )
+        (folder / "bundles.py").write_text(BUNDLES)
         seed = {"PYTHONHASHSEED": str(len(children) + 1), "PYTHONPATH": "."}
         children.append(
             subprocess.Popen(
@@ -173,7 +192,10 @@ def test_two_processes_in_two_folders_write_the_same_bytes(exported, tmp_path):
         )
     assert [child.communicate()[1] for child in children] == [b"", b""]
     first, second = (contents(p) for p in sorted(tmp_path.rglob("model")))
-    assert first == second == contents(exported[0].path)
+    assert first == second
+    assert len(first) == 10  # one graph of each kind
+    for name in ("backbone.onnx", "golden.safetensors"):  # which need nothing of the others
+        assert first[name] == (exported[0].path / name).read_bytes()
     for name, data in first.items():
         assert b"tmp" not in data, f"{name} tells where it was made"
         assert b"tiny_torch" not in data
