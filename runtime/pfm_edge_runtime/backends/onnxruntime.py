@@ -26,6 +26,7 @@ _OUTPUTS = ("logits", "embedding")
 _PROVIDERS = ("CPUExecutionProvider",)
 _TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(bool)": np.bool_}
 _ERRORS_ONLY = 3  # ONNX Runtime's log severity; its warnings are about our graph, not the user's
+_FATAL_ONLY = 4  # what it raises is told by us, and where it cannot load it regrets a lost profile
 
 
 class OnnxRuntimeBackend:
@@ -52,6 +53,7 @@ class OnnxRuntimeBackend:
             if threads is not None:
                 options.intra_op_num_threads = threads
             if profile is not None:
+                options.log_severity_level = _FATAL_ONLY
                 options.enable_profiling = True
                 options.profile_file_prefix = str(profile)
             self._session: Any = library.InferenceSession(

@@ -47,7 +47,9 @@ def test_where_nothing_ran_there_is_nothing_to_tell(temporary: Path) -> None:
             _ = each.execution
 
 
-def test_a_failure_in_the_block_is_the_one_that_is_told(temporary: Path) -> None:
+def test_a_failure_in_the_block_is_the_one_that_is_told(
+    temporary: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     bad = _IMAGES[:, :, :3]
     with (
         pytest.raises(BackendError, match="the graph failed"),
@@ -57,6 +59,7 @@ def test_a_failure_in_the_block_is_the_one_that_is_told(temporary: Path) -> None
     with pytest.raises(BackendError, match="cannot load"), OnnxRuntimeBackend.tracing(b"no"):
         pass
     assert list(temporary.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
 
 
 def test_no_temporary_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
