@@ -28,7 +28,7 @@ _SMALL: dict[str, object] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Architecture:
     """One architecture, made small.
 
@@ -37,12 +37,14 @@ class Architecture:
         model: timm's name.
         covers: what it is in the list for.
         arguments: on top of the small size.
+        swept: whether each test run exports it, or compares it with timm in torch alone.
     """
 
     name: str
     model: str
     covers: str
     arguments: dict[str, object] = field(default_factory=dict)
+    swept: bool = True
 
     @property
     def config(self) -> BackboneConfig:
@@ -77,36 +79,49 @@ def randomise(backbone: Backbone, seed: int = 0) -> Backbone:
 
 
 ARCHITECTURES = (
-    Architecture("ViT", "vit_tiny_patch16_224", "class token"),
+    Architecture("ViT", "vit_tiny_patch16_224", "class token", swept=False),
     Architecture(
         "ViT, normalised",
         "vit_tiny_patch16_224",
         "normalised queries, keys, heads and MLP",
         {"qk_norm": True, "scale_attn_norm": True, "scale_mlp_norm": True},
     ),
-    Architecture("ViT, post-norm", "vit_base_patch16_rpn_224", "norms after the branches"),
+    Architecture(
+        "ViT, post-norm", "vit_base_patch16_rpn_224", "norms after the branches", swept=False
+    ),
     Architecture("DeiT, distilled", "deit_tiny_distilled_patch16_224", "mean of two tokens"),
     Architecture("DeiT III", "deit3_small_patch16_224", "class token without position"),
-    Architecture("DINOv2", "vit_small_patch14_dinov2", "layer scale"),
+    Architecture("DINOv2", "vit_small_patch14_dinov2", "layer scale", swept=False),
     Architecture("DINOv2, registers", "vit_small_patch14_reg4_dinov2", "registers"),
     Architecture("DINOv2, giant", "vit_giant_patch14_dinov2", "packed SwiGLU"),
     Architecture(
         "CLIP", "vit_base_patch32_clip_quickgelu_224", "norm before the blocks, QuickGELU"
     ),
     Architecture("SigLIP", "vit_base_patch16_siglip_224", "attention pooling, no class token"),
-    Architecture("ViT, registers, mean", "vit_medium_patch16_reg4_gap_256", "average pooling"),
+    Architecture(
+        "ViT, registers, mean", "vit_medium_patch16_reg4_gap_256", "average pooling", swept=False
+    ),
     Architecture("AIMv2", "aimv2_large_patch14_224", "RMS norms, SwiGLU, no biases"),
-    Architecture("EVA-02", "eva02_tiny_patch14_224", "rotary positions, one projection, SwiGLU"),
+    Architecture(
+        "EVA-02", "eva02_tiny_patch14_224", "rotary positions, one projection, SwiGLU", swept=False
+    ),
     Architecture(
         "EVA-02, base", "eva02_base_patch14_224", "rotary positions, three projections, SwiGLU"
     ),
-    Architecture("EVA-02, enormous", "eva02_enormous_patch14_clip_224", "norms after the branches"),
-    Architecture("DINOv3", "vit_small_patch16_dinov3", "rotary halves, registers"),
+    Architecture(
+        "EVA-02, enormous",
+        "eva02_enormous_patch14_clip_224",
+        "norms after the branches",
+        swept=False,
+    ),
+    Architecture("DINOv3", "vit_small_patch16_dinov3", "rotary halves, registers", swept=False),
     Architecture("DINOv3, biases", "vit_small_plus_patch16_dinov3_qkvb", "biases, SwiGLU"),
     Architecture(
         "Perception Encoder", "vit_pe_core_tiny_patch16_384", "rotary positions, attention pooling"
     ),
-    Architecture("RoPE-ViT", "vit_base_patch16_rope_reg1_gap_256", "rotary positions, mean"),
+    Architecture(
+        "RoPE-ViT", "vit_base_patch16_rope_reg1_gap_256", "rotary positions, mean", swept=False
+    ),
     Architecture(
         "RoPE-ViT, mixed", "vit_small_patch16_rope_mixed_224", "a rotation for each layer and head"
     ),
@@ -115,6 +130,7 @@ ARCHITECTURES = (
         "vit_base_patch16_sapiens2",
         "grouped keys and values",
         {"num_kv_heads": [1, 2]},
+        swept=False,
     ),
     Architecture("BEiT", "beit_base_patch16_224", "a bias table for each layer"),
     Architecture(
@@ -122,6 +138,7 @@ ARCHITECTURES = (
         "beitv2_base_patch16_224",
         "a bias table for all layers besides, and positions",
         {"use_shared_rel_pos_bias": True, "use_abs_pos_emb": True},
+        swept=False,
     ),
     Architecture("ViT, relative", "vit_relpos_base_patch16_cls_224", "biases by a small network"),
     Architecture(
@@ -129,8 +146,12 @@ ARCHITECTURES = (
         "vit_srelpos_small_patch16_224",
         "one bias table, no class token",
         {"rel_pos_type": "bias"},
+        swept=False,
     ),
     Architecture(
-        "ViT, relative, post-norm", "vit_relpos_small_patch16_rpn_224", "norms after the branches"
+        "ViT, relative, post-norm",
+        "vit_relpos_small_patch16_rpn_224",
+        "norms after the branches",
+        swept=False,
     ),
 )
