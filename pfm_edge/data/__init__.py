@@ -9,7 +9,8 @@ Owns where images come from and which of them are held out::
 Every image passes through :func:`pfm_edge_runtime.images.load_image`, here and on the device.
 """
 
+from pfm_edge.data._folder import images_below
 from pfm_edge.data._load import load_data
 from pfm_edge.data._split import ClassificationData, Progress, Split
 
-__all__ = ["ClassificationData", "Progress", "Split", "load_data"]
+__all__ = ["ClassificationData", "Progress", "Split", "images_below", "load_data"]

@@ -19,7 +19,7 @@ from pfm_edge.data._holdout import held_out
 from pfm_edge.errors import DataError
 from pfm_edge_runtime.bundle import BundleLimits
 
-__all__ = ["LabelledPaths", "scan_folder"]
+__all__ = ["LabelledPaths", "images_below", "scan_folder"]
 
 # What the loader's formats are called.
 _SUFFIXES = frozenset(
@@ -61,6 +61,30 @@ def scan_folder(root: Path, config: DataConfig) -> LabelledPaths:
         raise DataError(f"{root}: has {found} but no {missing}; add it, or point data.root deeper")
     labels = tuple(train)
     return LabelledPaths(labels, _flat(train), _flat(test))
+
+
+def images_below(root: Path) -> tuple[Path, ...]:
+    """List every image of a folder and of the folders in it, whatever they are called, by path.
+
+    Raises:
+        DataError: No such folder, or no image in it.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; name one that holds images")
+    found = [
+        path
+        for path in root.rglob("*")
+        if path.suffix.casefold() in _SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    ]
+    if not found:
+        raise DataError(f"{root}: no images in it; add some, or name another folder")
+    return tuple(
+        sorted(
+            found, key=lambda path: unicodedata.normalize("NFC", path.relative_to(root).as_posix())
+        )
+    )
 
 
 def _flat(classes: _Classes) -> tuple[tuple[Path, int], ...]:

@@ -5,7 +5,7 @@ Owns what a trainer sees of a data set; where it came from makes no difference t
     split.images(torch.arange(32))     # float32 [32, c, h, w]
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from pfm_edge.errors import DataError
-from pfm_edge_runtime.backends import ImageArray
 from pfm_edge_runtime.images import ImageSource
 from pfm_edge_runtime.manifest import Mode
 from pfm_edge_runtime.preprocessing import Preprocessor
@@ -64,7 +63,10 @@ class Split:
         return self._sources[index]
 
     def images(self, indices: Tensor) -> Tensor:
-        """Return the images of ``indices``, int64 [b]: float32 [b, c, h, w], in their order.
+        """Return the images of ``indices``, int64 [b], in their order.
+
+        Returns:
+            [b, c, h, w], float32 or uint8 as the preprocessor makes them.
 
         Raises:
             ImageError: An image file has gone or is damaged; names it.
@@ -74,7 +76,8 @@ class Split:
         wanted = [self._sources[index] for index in indices.tolist()]
         if self._pool is None:
             return torch.from_numpy(self._preprocessor.batch(wanted))
-        return _stacked(self._pool.map(self._preprocessor, wanted), self._preprocessor, len(wanted))
+        made = [*self._pool.map(self._preprocessor, wanted)]
+        return torch.from_numpy(np.stack(made) if made else self._preprocessor.batch([]))
 
     def only(self, classes: Sequence[int]) -> "Split":
         """Return the images of these classes alone, renumbered: ``classes[i]`` becomes ``i``."""
@@ -128,12 +131,3 @@ class ClassificationData:
         return ClassificationData(
             self.train.only(classes), self.test.only(classes), tuple(labels), self.mode
         )
-
-
-def _stacked(
-    images: Iterable[ImageArray], preprocessor: Preprocessor, count: int
-) -> Tensor:
-    out = np.empty((count, *preprocessor.shape), np.float32)
-    for row, image in zip(out, images, strict=True):
-        row[...] = image
-    return torch.from_numpy(out)

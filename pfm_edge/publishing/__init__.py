@@ -17,6 +17,7 @@ from pfm_edge.publishing._bundles import (
     write_bundle,
 )
 from pfm_edge.publishing._export import ExportedRun, export_run
+from pfm_edge.publishing._graphs import TRAINING_IMAGES, GraphRequest
 from pfm_edge.publishing._key_files import (
     public_path,
     read_passphrase,
@@ -29,9 +30,11 @@ from pfm_edge.publishing._targets import export_artefact
 from pfm_edge.publishing._verify import verify_against_run
 
 __all__ = [
+    "TRAINING_IMAGES",
     "BundleChanges",
     "BundleFacts",
     "ExportedRun",
+    "GraphRequest",
     "bundle_without",
     "compare",
     "deployable_source",

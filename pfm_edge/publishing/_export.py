@@ -12,16 +12,18 @@ from typing import Any
 
 from pfm_edge.erasing import redact
 from pfm_edge.errors import RunError
-from pfm_edge.publishing._source import bundle_factory, deployable_source
+from pfm_edge.publishing._graphs import GraphRequest
+from pfm_edge.publishing._source import bundle_factory
 from pfm_edge.registry import PackageRecord, Registry, change_registry, read_registry
 from pfm_edge.training import Run, in_use, load_model
-from pfm_edge_exporters import ExportOptions, ExportReport, export_package
+from pfm_edge_exporters import ExportReport, export_package
 from pfm_edge_runtime.keys import SigningKey
 from pfm_edge_runtime.manifest import ModelId
 
 __all__ = ["ExportedRun", "export_run"]
 
 Progress = Callable[[str], None]
+_ONE_GRAPH = GraphRequest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def export_run(
     *,
     signers: Sequence[SigningKey] = (),
     overwrite: bool = False,
+    graphs: GraphRequest = _ONE_GRAPH,
     progress: Progress = _silent,
 ) -> ExportedRun:
     """Export a run's selected model as a model package, whole or not at all.
@@ -74,21 +77,25 @@ def export_run(
         out: where to.
         signers: who signs the bundle; with none it stays unsigned.
         overwrite: whether a package that is there may be replaced.
+        graphs: which graphs besides the float32 one.
         progress: told the name of each stage.
 
     Raises:
         RunError: the run has no checkpoint, or holds a class that is on a forget list.
-        ExportError: the graph cannot be made, or does not agree with torch.
+        ConfigError: the backbone cannot take images of the size that is asked for.
+        DataError: accuracy is to be measured, and the run's images are not there.
+        ExportError: a graph cannot be made, does not agree with torch, or loses too much.
         StorageError: `out` exists and `overwrite` is not set, or the disk refused.
     """
     progress("loading the run")
     note = _Note(run, Path(os.path.realpath(out)))
     with in_use(run.path):
         model = load_model(run)
+        source, options = graphs.prepare(run, model, overwrite=overwrite, progress=progress)
         report = export_package(
-            deployable_source(model, run.config.backbone),
+            source,
             out,
-            ExportOptions(max_classes=model.num_classes, overwrite=overwrite),
+            options,
             bundle=bundle_factory(run, model, note.take_place, signers),
             progress=progress,
         )
