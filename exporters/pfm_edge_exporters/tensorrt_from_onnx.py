@@ -39,6 +39,7 @@ from pfm_edge_exporters.errors import ExportError
 __all__ = ["Engine", "Profile", "Range", "TensorRtFromOnnx", "load_tensorrt"]
 
 _BATCH, _CLASSES = "batch", "classes"  # what the graph calls its symbolic axes
+_MOST = 2**31 - 1  # of a size: beyond it the bindings answer with a list of their signatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Range:
     """Sizes that an axis may have, and the one that kernels are chosen for.
 
     Raises:
-        ExportError: They do not ascend from 1.
+        ExportError: They do not ascend from 1, or are no sizes that the libraries know.
     """
 
     least: int
@@ -54,8 +55,8 @@ class Range:
     most: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.least <= self.best <= self.most:
-            raise ExportError(f"the range {self} must ascend, from 1 or more: 1:16:128, say")
+        if not 1 <= self.least <= self.best <= self.most <= _MOST:
+            raise ExportError(f"the range {self} must ascend, from 1 to {_MOST} at most: 1:16:128, say")
 
     def __str__(self) -> str:
         return f"{self.least}:{self.best}:{self.most}"

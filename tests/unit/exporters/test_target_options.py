@@ -50,6 +50,7 @@ def test_options_are_read_with_hyphens_or_underscores():
         ("triton", ["kind=tpu"], "auto, cpu or gpu"),
         ("tensorrt-rtx", ["batch=8"], "must be MIN:OPT:MAX"),
         ("tensorrt-rtx", ["classes=8:1:1"], "must be MIN:OPT:MAX"),
+        ("tensorrt-rtx", [f"classes=1:1:{10**20}"], "must be MIN:OPT:MAX"),
         ("tensorrt-rtx", ["compute_capabilities=8.6,"], "must be 8.6"),
         ("tensorrt", ["version_compatible=maybe"], "must be yes or no"),
     ],
