@@ -56,7 +56,9 @@ class Range:
 
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.best <= self.most <= _MOST:
-            raise ExportError(f"the range {self} must ascend, from 1 to {_MOST} at most: 1:16:128, say")
+            raise ExportError(
+                f"the range {self} must ascend, from 1 to {_MOST} at most: 1:16:128, say"
+            )
 
     def __str__(self) -> str:
         return f"{self.least}:{self.best}:{self.most}"
