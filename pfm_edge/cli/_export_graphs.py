@@ -3,6 +3,7 @@
 Owns their words; `pfm_edge.publishing.GraphRequest` owns what they mean together.
 """
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
@@ -22,6 +23,8 @@ __all__ = [
     "Static",
     "parse_image_size",
 ]
+
+_SIZE = re.compile(r"[1-9][0-9]{0,5}")
 
 
 class FurtherPrecision(StrEnum):
@@ -89,6 +92,7 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(each.isdecimal() and int(each) > 0 for each in parts):  # noqa: PLR2004
-        raise typer.BadParameter(f"'{text}' is no size: --image-size 448, or 448x320")
+    # Not by int() of whatever is given: it refuses thousands of digits with an error of its own.
+    if len(parts) > 2 or not all(_SIZE.fullmatch(each) for each in parts):  # noqa: PLR2004
+        raise typer.BadParameter(f"'{text:.80}' is no size: --image-size 448, or 448x320")
     return int(parts[0]), int(parts[-1])

@@ -70,6 +70,8 @@ class GraphRequest:
                 raise ExportError(f"{name} fixes a static graph: add --static, or leave it out")
         if self.calibration is not None and "int8" not in self.precisions:
             raise ExportError("--calibration is for int8: add --precision int8, or leave it out")
+        if self.calibration == "":  # what an unset variable of a shell leaves, and no folder
+            raise ExportError(f"--calibration names no folder; it takes one, or {TRAINING_IMAGES}")
 
     def prepare(
         self, run: Run, model: PromptedViT, *, overwrite: bool, progress: Progress
@@ -104,9 +106,10 @@ class GraphRequest:
             return source, options
         images = _Images(run, model, source, progress)
         trained = None if self.image_size is None else images.trained_predictions()
-        calibration = self.calibration and images.calibration(self.calibration)
+        wanted = self.calibration
+        calibration = None if wanted is None else images.calibration(wanted)
         held_out = images.held_out(trained)
-        return source, replace(options, held_out=held_out, calibration=calibration or None)
+        return source, replace(options, held_out=held_out, calibration=calibration)
 
 
 class _Images:
