@@ -141,7 +141,8 @@ def refused(out, source, error=ExportError, **options) -> str:
 @pytest.fixture
 def converted(monkeypatch):
     """Skip the conversion, which other tests exercise: its result is known."""
-    monkeypatch.setattr(OnnxFromTorch, "export", lambda _self, _source: prefix_graph())
+    graph = prefix_graph()
+    monkeypatch.setattr(OnnxFromTorch, "export", lambda _self, _source: graph)
 
 
 @pytest.fixture
