@@ -215,6 +215,22 @@ def test_what_was_forgotten_is_not_exported_again(wide, run, tmp_path, capsys):
     assert not out.exists()
 
 
+def test_what_another_run_forgets_meanwhile_is_taken_out(wide, run, tmp_path, capsys, monkeypatch):
+    """Its forget came before the artefact was there, and after the artefact was announced."""
+    publish, out = publishing.publish, tmp_path / "made"
+
+    def overtaken(*given, **how):
+        change_registry(run.registry, lambda known: known.without([wide.ids[GONE]]))
+        return publish(*given, **how)
+
+    monkeypatch.setattr("pfm_edge_exporters.targets._export.publish", overtaken)
+    arguments = ["export", str(wide.directory), "--target", "ort-adapter", "--out", str(out)]
+    assert main([*arguments, "--run", str(run.path)]) == 1
+    assert "a class in it was forgotten" in capsys.readouterr().err
+    assert marks().found_below(out) == []
+    assert marks(0).found_below(out)
+
+
 def is_whole(made: Path) -> bool:
     files = TargetRecord.read(made).files
     return all(digest_of((made / name).read_bytes()) == each for name, each in files.items())
