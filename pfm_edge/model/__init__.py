@@ -11,12 +11,15 @@ either attention variant (`joint`, `prefix`) over whatever family of blocks the 
 from pfm_edge.model._attention import AttentionKind, ClassAttention, class_attention
 from pfm_edge.model._backbone import create_backbone, image_input, preprocessing
 from pfm_edge.model._blocks import Backbone
+from pfm_edge.model._families import NAMES, WHY_NOT
 from pfm_edge.model._image_size import set_image_size
 from pfm_edge.model._lora import LoraLinear, LoraQkv, add_lora, merge_lora
 from pfm_edge.model._prompted import PromptedViT
 from pfm_edge.model._prompts import draw_prompts
 
 __all__ = [
+    "NAMES",
+    "WHY_NOT",
     "AttentionKind",
     "Backbone",
     "ClassAttention",

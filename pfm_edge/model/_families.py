@@ -31,7 +31,7 @@ from pfm_edge.model._eva_blocks import EvaBlocks
 from pfm_edge.model._vit_blocks import VitBlocks
 from pfm_edge_runtime.errors import ConfigError
 
-__all__ = ["NAMES", "adapter_of", "require_supported"]
+__all__ = ["NAMES", "WHY_NOT", "adapter_of", "require_supported"]
 
 NAMES = ("vit_*", "deit*", "eva*", "beit*", "aimv2_*", "flexivit_*")
 """What the names of supported models look like."""
@@ -53,8 +53,8 @@ _BLOCKS = {block for _, block, _ in _ADAPTERS}
 _WINDOWS = "it attends within windows, and a prompt is in none of them"
 _STAGES = "it merges its tokens from stage to stage, and prompts do not merge"
 _ANY_SIZE = "it takes images of any size, and a graph has one"
-_ONE_MATRIX = "attention and MLP share one projection, which class prompts cannot take apart"
-_WHY_NOT = {  # by the name of a type: of the model, its patches, its blocks or their attention
+_ONE_MATRIX = "attention and MLP share one projection, which no adapter takes apart"
+WHY_NOT = {
     "Cait": "its heads mix their scores, so a prompt's softmax is not its own",
     "ConVit": "its gates mix attention with positions, and a prompt has none",
     "CrossVit": "it has two branches of different width, and a prompt has one width",
@@ -80,6 +80,7 @@ _WHY_NOT = {  # by the name of a type: of the model, its patches, its blocks or 
     "VisionTransformerSAM": _WINDOWS,
     "Xcit": "it attends over channels and not over tokens, and a prompt is a token",
 }
+"""Why a type is not supported: of a model, of its patches, of its blocks or of their attention."""
 
 
 def adapter_of(backbone: Backbone) -> BlockAdapter:
@@ -98,7 +99,7 @@ def require_supported(name: str, model: Backbone) -> None:
     if found is None:
         return
     what, kind = found
-    reason = f": {_WHY_NOT[kind]}" if kind in _WHY_NOT else ""
+    reason = f": {WHY_NOT[kind]}" if kind in WHY_NOT else ""
     raise ConfigError(
         f"backbone.model: '{name}' {what} {kind}{reason}; choose a plain vision transformer of "
         f"timm ({', '.join(NAMES)})"

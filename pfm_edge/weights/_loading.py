@@ -25,7 +25,7 @@ __all__ = ["load_into", "quiet_resampling"]
 
 _POSITION = "pos_embed"
 _BIASES = "relative_position_bias_table"
-_HEAD = "head."
+_HEADS = ("head.", "head_dist.")  # the second is distillation's
 _MOST_TOLD = 3
 
 
@@ -42,8 +42,8 @@ def load_into(model: nn.Module, path: Path) -> None:
     """
     expected = model.state_dict()
     tensors = _read(path)
-    if not any(name.startswith(_HEAD) for name in expected):
-        tensors = {name: t for name, t in tensors.items() if not name.startswith(_HEAD)}
+    if not any(name.startswith(_HEADS) for name in expected):
+        tensors = {name: t for name, t in tensors.items() if not name.startswith(_HEADS)}
     _resample_position(tensors, model, path)
     _resample_biases(tensors, model, path)
     differences = _differences(tensors, expected)

@@ -14,9 +14,11 @@ from tests.support.exported import (
     build_engine,
     differences_on_oldest,
     exported,
+    half_cosine,
     inside_difference,
     parity,
     source_of,
+    static_difference,
 )
 
 SWEPT = [case for case in ARCHITECTURES if case.swept]
@@ -41,6 +43,8 @@ def test_the_graph_computes_what_torch_does(case, attention, tmp_path):
     assert report.sensitivity > 1e-2  # dropping a class moves the embedding
     assert inside_difference(model) <= TOLERANCE
     assert adapter_difference(model, tmp_path) <= TOLERANCE
+    assert static_difference(model) <= TOLERANCE
+    assert half_cosine(model) >= 0.9999
 
 
 @BOTH

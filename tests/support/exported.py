@@ -15,7 +15,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
+from onnx.reference import ReferenceEvaluator
 
 from pfm_edge.model import AttentionKind, PromptedViT
 from pfm_edge.publishing import deployable_source
@@ -28,6 +30,8 @@ from pfm_edge_exporters import (
     torch_reference,
 )
 from pfm_edge_exporters._class_inputs import bake_classes, optional_classes
+from pfm_edge_exporters._half import require_half_rules, to_half
+from pfm_edge_exporters._static import to_static
 from pfm_edge_exporters.ort_adapter import write_adapter
 from pfm_edge_exporters.tensorrt_from_onnx import (
     Engine,
@@ -37,6 +41,7 @@ from pfm_edge_exporters.tensorrt_from_onnx import (
     load_tensorrt,
 )
 from pfm_edge_runtime.backends import load_backend
+from pfm_edge_runtime.manifest import Variant
 from tests.support.architectures import Architecture
 from tests.support.environments import RUNTIME, environment, run
 
@@ -48,15 +53,18 @@ __all__ = [
     "build_engine",
     "differences_on_oldest",
     "exported",
+    "half_cosine",
     "inside_difference",
     "parity",
     "source_of",
+    "static_difference",
 ]
 
 MAX_CLASSES = 100
 OLDEST = "1.18.1"
 """The ONNX Runtime of JetPack 6's generation; it is built for numpy 1."""
 
+_CAPACITY = 8
 _COMPUTE_CAPABILITY = "8.6"  # any that the builder knows: no GPU is needed to build for one
 _POINTS = ((1, 1), (2, 7), (5, MAX_CLASSES))  # images and classes
 _RUN = """
@@ -125,6 +133,41 @@ def build_engine(model: Exported) -> Engine:
     return builder.export(model.graph)
 
 
+def static_difference(model: Exported) -> float:
+    """Compare the graph with the one for at most eight classes, five of its rows padding."""
+    images, tensors = _drawn(model, 2, 3)
+    graph = onnx.load_model_from_string(model.graph)
+    to_static(graph, Variant("backbone.static-8.onnx", "fp32", _CAPACITY), model.source)
+    padded: dict[str, np.ndarray] = {"class_mask": np.arange(_CAPACITY) < 3}
+    for each in model.source.class_inputs:
+        rows = [(0, 0)] * tensors[each.name].ndim
+        rows[each.class_axis] = (0, _CAPACITY - 3)
+        padded[each.name] = np.pad(tensors[each.name], rows)
+    outputs = ["logits", "embedding"]
+    logits, embedding = _session(graph.SerializeToString()).run(
+        outputs, {"image": images, **padded}
+    )
+    expected = _session(model.graph).run(outputs, {"image": images, **tensors})
+    return _difference((logits[:, :3], embedding), expected)
+
+
+def half_cosine(model: Exported) -> float:
+    """Compare the graph with its half precision, both by `onnx.reference`; check its rules too.
+
+    Returns:
+        The least cosine over images, of logits and of embeddings.
+    """
+    images, tensors = _drawn(model, 2, 3)
+    graph = onnx.load_model_from_string(model.graph)
+    runs = []
+    for convert in (lambda _: None, to_half):
+        convert(graph)
+        evaluator = ReferenceEvaluator(graph)
+        runs.append(evaluator.run(["logits", "embedding"], {"image": images, **tensors}))
+    require_half_rules(graph)
+    return min(_cosine(one, other) for one, other in zip(*runs, strict=True))
+
+
 def inside_difference(model: Exported) -> float:
     """Compare the graph with itself with classes inside, as Triton serves it."""
     images, tensors = _drawn(model, 5, 7)
@@ -185,6 +228,12 @@ def _session(graph: bytes) -> onnxruntime.InferenceSession:
     options.log_severity_level = 3  # it remarks that inputs with a default are no constants
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _cosine(one: np.ndarray, other: np.ndarray) -> float:
+    one, other = (each.astype(np.float64) for each in (one, other))
+    norms = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
+    return float(((one * other).sum(axis=-1) / norms).min())
 
 
 def _difference(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -81,6 +82,16 @@ def test_another_image_size_is_as_if_made_for_it(name, size, tmp_path):
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(backbone(images), made(images), atol=1e-5, rtol=1e-5)
+
+
+def test_both_classifiers_of_a_distilled_model_are_passed_over(tmp_path):
+    case = BY_NAME["DeiT, distilled"]
+    whole = timm.create_model(case.model, num_classes=3, **case.config.arguments)
+    assert {"head.weight", "head_dist.weight"} <= set(whole.state_dict())
+    save_file(whole.state_dict(), tmp_path / "weights.safetensors")
+    backbone = case.backbone()
+    load_into(backbone, tmp_path / "weights.safetensors")
+    assert torch.equal(backbone.dist_token, whole.dist_token)
 
 
 def test_an_image_size_of_broken_patches_is_refused():
