@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import bundle_open, forget, import_time, ledger_open, prompt_overhead
+from benchmarks import bundle_open, export_memory, forget, import_time, ledger_open, prompt_overhead
 
 BENCHMARKS: dict[str, Callable[[], str]] = {
     "prompt_overhead": prompt_overhead.run,
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "bundle_open": bundle_open.run,
     "ledger_open": ledger_open.run,
     "forget": forget.run,
+    "export_memory": export_memory.run,
 }
 
 

@@ -5,12 +5,13 @@ what goes is everything that depends on the machine, the folder or the exporter'
 traces with source paths, counters in names, unused and repeated tensors)::
 
     canonicalise(model, axes={"image": {0: "batch"}}, prefix="module.")
-    data = model.SerializeToString(deterministic=True)
+    data = to_bytes(model)
 """
 
 import ast
 import hashlib
 from collections.abc import Iterable, Mapping, Set
+from io import BytesIO
 
 import numpy as np
 from onnx import (
@@ -27,7 +28,10 @@ from onnx import (
 from pfm_edge_exporters._fold import fold
 from pfm_edge_exporters.errors import ExportError
 
-__all__ = ["canonicalise", "tidy"]
+__all__ = ["canonicalise", "tidy", "to_bytes"]
+
+_GRAPH, _INITIALIZER = 7, 5  # numbers of fields, in ModelProto and in GraphProto
+_LENGTH_DELIMITED = 2  # protobuf's wire type
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # where torch keeps a node's path of modules
 
@@ -76,6 +80,46 @@ def tidy(model: ModelProto) -> None:
     _merge_initialisers(model.graph, "")
     _strip(model.graph)
     _set_header(model)
+
+
+def to_bytes(model: ModelProto) -> bytes:
+    """Serialise a canonical model as protobuf does, with one copy of its weights.
+
+    Protobuf itself needs two on the way. Here the weights are written one after another between
+    what comes before and after them; protobuf writes fields in the order of their numbers.
+    """
+    graph = model.graph
+    head = GraphProto(node=graph.node, name=graph.name)
+    tail = GraphProto(input=graph.input, output=graph.output)
+    begin = ModelProto(ir_version=model.ir_version, producer_name=model.producer_name)
+    end = ModelProto(opset_import=model.opset_import)
+    first, last, opening, closing = (
+        each.SerializeToString(deterministic=True) for each in (head, tail, begin, end)
+    )
+    tensors = [(each, _prefix(_INITIALIZER, each.ByteSize())) for each in graph.initializer]
+    inside = len(first) + len(last) + sum(len(p) + each.ByteSize() for each, p in tensors)
+    out = BytesIO()
+    out.write(opening + _prefix(_GRAPH, inside) + first)
+    for tensor, prefix in tensors:
+        out.write(prefix)
+        out.write(tensor.SerializeToString(deterministic=True))
+    out.write(last + closing)
+    return out.getvalue()  # what it holds, not a copy
+
+
+def _prefix(field: int, length: int) -> bytes:
+    """Return what stands before the bytes of a message or text: its field, and how many follow."""
+    numbers = (field << 3 | _LENGTH_DELIMITED, length)
+    return b"".join(map(_varint, numbers))
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:  # noqa: PLR2004 (seven bits in each byte)
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
 
 
 def _require_flat(graph: GraphProto) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
-from pfm_edge_exporters._canonical import tidy
+from pfm_edge_exporters._canonical import tidy, to_bytes
 from pfm_edge_exporters._graph_rules import require_rules, require_valid
 from pfm_edge_exporters._half import require_half_rules, to_half
 from pfm_edge_exporters._int8 import Ranges, require_int8_rules, to_int8
@@ -54,10 +54,8 @@ def derive(
         require_int8_rules(model)
     tidy(model)
     require_rules(model, source, variant, layer_norms=layer_norms)
-    data: bytes = model.SerializeToString(deterministic=True)
-    del model  # before the checker makes its own copy of the weights
-    require_valid(data)
-    return data
+    require_valid(model)
+    return to_bytes(model)
 
 
 def read_graph(path: Path) -> ModelProto:

@@ -111,11 +111,20 @@ class Graphs:
                 reports.append(report)
         return tuple(reports)
 
+    def load(self, variant: Variant) -> VariantGraph:
+        """Load a graph that was made; from its file, so that no second copy of it is in memory.
+
+        Raises:
+            BackendError: ONNX Runtime cannot load it.
+        """
+        backend = load_backend("onnxruntime")(self._staging / variant.file)
+        return VariantGraph.of(backend, variant, self._manifest)
+
     def _make_first(self, variant: Variant) -> VariantReport:
         with self.stages("converting to ONNX"):
             size = self._write(variant, OnnxFromTorch().export(self.source))
         with self.stages("comparing with torch"):
-            graph = self._load(variant)
+            graph = self.load(variant)
             parity = self._parity(graph)
         return VariantReport(variant, size, parity, self._accuracy(graph))
 
@@ -127,7 +136,7 @@ class Graphs:
             ranges = self._ranges if variant.precision == "int8" else None
             size = self._write(variant, derive(path, variant, self.source, ranges=ranges))
         with self.stages(f"{variant.file}: comparing with torch"):
-            graph = self._load(variant)
+            graph = self.load(variant)
             parity = self._parity(graph)
         accuracy = self._accuracy(graph)
         speed = self._speed(graph, first)
@@ -138,11 +147,6 @@ class Graphs:
     def _write(self, variant: Variant, data: bytes) -> int:
         self.files[variant.file] = write_file(self._staging / variant.file, data)
         return len(data)
-
-    def _load(self, variant: Variant) -> VariantGraph:
-        # From the file, so that no second copy of the weights is in memory.
-        backend = load_backend("onnxruntime")(self._staging / variant.file)
-        return VariantGraph.of(backend, variant, self._manifest)
 
     def _calibrate(self, first: Path) -> None:
         calibration = self.options.calibration
@@ -207,7 +211,7 @@ class Graphs:
         tensors = imaginary_classes(self.source, self.options.max_classes, draw)
         with self.stages(f"{variant.file}: speed beside {first.file}"):
             return compare_speed(
-                self._load(first), graph, images, tensors, clock=self.options.machine.clock
+                self.load(first), graph, images, tensors, clock=self.options.machine.clock
             )
 
     def _is_worth_keeping(self, variant: Variant, speed: Speed) -> bool:

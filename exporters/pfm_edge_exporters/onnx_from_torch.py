@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from onnx import ModelProto
 
-from pfm_edge_exporters._canonical import canonicalise, tidy
+from pfm_edge_exporters._canonical import canonicalise, tidy, to_bytes
 from pfm_edge_exporters._graph_rules import (
     BATCH,
     CLASSES,
@@ -103,10 +103,8 @@ class OnnxFromTorch:
             take_pixels(model, source)
             tidy(model)
         require_rules(model, source, _VARIANT, layer_norms=layer_norms)
-        data: bytes = model.SerializeToString(deterministic=True)
-        del model  # before the checker makes its own copy of the weights
-        require_valid(data)
-        return data
+        require_valid(model)
+        return to_bytes(model)
 
 
 def torch_reference(source: TorchSource) -> Reference:

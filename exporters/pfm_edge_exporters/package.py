@@ -17,12 +17,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pfm_edge_exporters._graphs import Graphs, require_machine, write_file
+from pfm_edge_exporters._parity import require_agreement
 from pfm_edge_exporters._report import ExportReport, Progress, Stages
 from pfm_edge_exporters._source import TorchSource
 from pfm_edge_exporters.errors import ExportError
 from pfm_edge_exporters.golden import make_golden
 from pfm_edge_exporters.options import ExportOptions
-from pfm_edge_exporters.verification import check_golden
+from pfm_edge_runtime.agreement import TOLERANCES
+from pfm_edge_runtime.golden import read_golden, run_golden
 from pfm_edge_runtime.manifest import (
     BUNDLE_FILE,
     GOLDEN_FILE,
@@ -30,6 +32,7 @@ from pfm_edge_runtime.manifest import (
     Manifest,
     Variant,
 )
+from pfm_edge_runtime.package import ModelPackage
 from pfm_edge_runtime.store import staged_directory
 
 __all__ = [
@@ -120,7 +123,21 @@ def _complete(
         write_file(staging / MANIFEST_FILE, manifest)
         write_file(staging / BUNDLE_FILE, _made(make_bundle, manifest))
     with stages("opening the package"):
-        check_golden(staging, batches=(1,))
+        _open_as_a_device(staging, graphs)
+
+
+def _open_as_a_device(staging: Path, graphs: Graphs) -> None:
+    """Open the package, all digests included, and run every graph on a golden vector.
+
+    Raises:
+        PackageError: The package is damaged, or does not fit together.
+        ParityError: A graph gives other outputs than were recorded.
+    """
+    files = ModelPackage.open(staging).files
+    golden = read_golden(files)
+    for variant in files.manifest.variants:
+        rows = run_golden(golden, graphs.load(variant), batches=(1,))
+        require_agreement(rows, TOLERANCES[variant.precision], against="its golden vectors")
 
 
 def _made(make_bundle: MakeBundle, manifest: bytes) -> bytes:

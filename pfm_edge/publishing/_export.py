@@ -13,7 +13,7 @@ from typing import Any
 from pfm_edge.erasing import redact
 from pfm_edge.errors import RunError
 from pfm_edge.publishing._graphs import GraphRequest
-from pfm_edge.publishing._source import bundle_factory
+from pfm_edge.publishing._source import bundle_factory, class_entries
 from pfm_edge.registry import PackageRecord, Registry, change_registry, read_registry
 from pfm_edge.training import Run, in_use, load_model
 from pfm_edge_exporters import ExportReport, export_package
@@ -91,12 +91,16 @@ def export_run(
     note = _Note(run, Path(os.path.realpath(out)))
     with in_use(run.path):
         model = load_model(run)
-        source, options = graphs.prepare(run, model, overwrite=overwrite, progress=progress)
+        entries = class_entries(run, model)
+        source, options = graphs.prepare(
+            run, model, entries, overwrite=overwrite, progress=progress
+        )
+        del model  # the source has a copy, and one is enough for what comes
         report = export_package(
             source,
             out,
             options,
-            bundle=bundle_factory(run, model, note.take_place, signers),
+            bundle=bundle_factory(entries, note.take_place, signers),
             progress=progress,
         )
         note.check_again()

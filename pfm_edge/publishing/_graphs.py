@@ -6,7 +6,7 @@ source, options = request.prepare(run, model, progress)
 Held-out images are read only where something can cost accuracy: fewer bits, or another image size.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from torch import Tensor
 
 from pfm_edge.data import ClassificationData, Split, images_below, load_data
 from pfm_edge.model import PromptedViT
-from pfm_edge.publishing._source import class_entries, deployable_source
+from pfm_edge.publishing._source import deployable_source
 from pfm_edge.training import Run
 from pfm_edge_exporters import Calibration, ExportError, ExportOptions, HeldOut, TorchSource
 from pfm_edge_runtime.backends import ImageArray
+from pfm_edge_runtime.bundle import Entry
 from pfm_edge_runtime.manifest import Precision
 from pfm_edge_runtime.preprocessing import Preprocessor
 
@@ -74,13 +75,20 @@ class GraphRequest:
             raise ExportError(f"--calibration names no folder; it takes one, or {TRAINING_IMAGES}")
 
     def prepare(
-        self, run: Run, model: PromptedViT, *, overwrite: bool, progress: Progress
+        self,
+        run: Run,
+        model: PromptedViT,
+        entries: Sequence[Entry],
+        *,
+        overwrite: bool,
+        progress: Progress,
     ) -> tuple[TorchSource, ExportOptions]:
         """Turn the request into what the exporter takes, with the run's images behind it.
 
         Args:
             run: whose data.
             model: the run's; left unchanged.
+            entries: what every class of it contributes, in the order of the run's labels.
             overwrite: whether a package that is there may be replaced.
             progress: told what is read.
 
@@ -104,8 +112,8 @@ class GraphRequest:
         )
         if not self.precisions and self.image_size is None:
             return source, options
-        images = _Images(run, model, source, progress)
-        trained = None if self.image_size is None else images.trained_predictions()
+        images = _Images(run, source, entries, progress)
+        trained = None if self.image_size is None else images.trained_predictions(model)
         wanted = self.calibration
         calibration = None if wanted is None else images.calibration(wanted)
         held_out = images.held_out(trained)
@@ -116,24 +124,23 @@ class _Images:
     """A run's images, as one of its deployable models takes them."""
 
     def __init__(
-        self, run: Run, model: PromptedViT, source: TorchSource, progress: Progress
+        self, run: Run, source: TorchSource, entries: Sequence[Entry], progress: Progress
     ) -> None:
         self._run = run
-        self._model = model
         self._source = source
         self._progress = progress
         self._data = self._load(source)
-        self._class_tensors = _class_tensors(run, model, source)
+        self._class_tensors = _class_tensors(entries, source)
 
     def held_out(self, trained: NDArray[np.int64] | None) -> HeldOut:
         """Return the images that the run did not learn from."""
         split = self._data.test
         return HeldOut(split.labels.numpy(), _batches(split), self._class_tensors, trained)
 
-    def trained_predictions(self) -> NDArray[np.int64]:
+    def trained_predictions(self, model: PromptedViT) -> NDArray[np.int64]:
         """Return what the model says of the held-out images, at the size that it was trained at."""
-        split = self._load(deployable_source(self._model, self._run.config.backbone)).test
-        model = self._model.eval()
+        split = self._load(deployable_source(model, self._run.config.backbone)).test
+        model.eval()
         found: list[NDArray[np.int64]] = []
         with torch.inference_mode():
             for images in _batches(split)():
@@ -179,9 +186,8 @@ def _batches(split: Split, rows: Tensor | None = None) -> Callable[[], Iterator[
     return batches
 
 
-def _class_tensors(run: Run, model: PromptedViT, source: TorchSource) -> dict[str, FloatArray]:
-    """Return what every class contributes, in the order of the run's labels."""
-    entries = class_entries(run, model)
+def _class_tensors(entries: Sequence[Entry], source: TorchSource) -> dict[str, FloatArray]:
+    """Return what the classes contribute, as the graph takes it."""
     return {
         each.name: np.stack([entry.tensors[each.name] for entry in entries], axis=each.class_axis)
         for each in source.class_inputs

@@ -119,16 +119,14 @@ def class_entries(run: Run, model: PromptedViT) -> list[Entry]:
 
 
 def bundle_factory(
-    run: Run,
-    model: PromptedViT,
+    entries: Sequence[Entry],
     take_place: Callable[[ModelId], tuple[int, int]],
     signers: Sequence[SigningKey] = (),
 ) -> Callable[[bytes], bytes]:
-    """Return what makes the bundle of a run, given the manifest that it shall serve.
+    """Return what makes a bundle of classes, given the manifest that it shall serve.
 
     Args:
-        run: whose classes.
-        model: the run's.
+        entries: the run's classes.
         take_place: gives the next (epoch, sequence) of a model; called once for each bundle.
         signers: who signs it; with none it stays unsigned.
     """
@@ -140,7 +138,7 @@ def bundle_factory(
             model_id=parsed.model_id,
             manifest_digests=(digest_of(manifest),),
             inputs=parsed.bundle_inputs,
-            entries=class_entries(run, model),
+            entries=entries,
             issued_at=datetime.now(UTC),
             epoch=epoch,
             sequence=sequence,

@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from pfm_edge_exporters import ExportError
-from pfm_edge_exporters._canonical import canonicalise
+from pfm_edge_exporters._canonical import canonicalise, to_bytes
 
 AXES = {"image": {0: "batch"}, "weight": {0: "classes"}}
 IMAGE = np.array([[1, -2, 3], [0.5, 0, -1]], np.float32)
@@ -232,3 +232,14 @@ def test_a_graph_that_branches_is_refused():
     )
     with pytest.raises(ExportError, match=r"branches at run time \(If\)"):
         canonical(model)
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 127, 128, 20_000])
+def test_a_canonical_model_is_written_as_protobuf_writes_it(size):
+    model = noisy()
+    tensor = numpy_helper.from_array(np.arange(size, dtype=np.float32), "module.weight")
+    model.graph.initializer.append(tensor)
+    model.graph.node.append(helper.make_node("Relu", ["module.weight"], ["more"]))
+    model.graph.output.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [size]))
+    canonical(model)
+    assert to_bytes(model) == model.SerializeToString(deterministic=True)

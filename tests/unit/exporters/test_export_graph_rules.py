@@ -41,7 +41,7 @@ def value(graph, name):
 
 def test_a_real_graph_keeps_them(graph, source):
     require_rules(graph, source, DYNAMIC, layer_norms=NORMS)
-    require_valid(graph.SerializeToString())
+    require_valid(graph)
 
 
 def test_layer_normalisation_stays_one_node(graph):
@@ -180,5 +180,5 @@ def test_shapes_that_do_not_fit(graph, source):
 def test_the_checker_has_the_last_word(graph):
     node(graph, "Softmax").op_type = "Softmin"
     with pytest.raises(ExportError, match=r"checker refuses it: .*Softmin") as caught:
-        require_valid(graph.SerializeToString())
+        require_valid(graph)
     assert "\n" not in str(caught.value)

@@ -57,7 +57,7 @@ def test_an_eight_bit_graph_is_near_the_model(make, graph, static):
     model = quantised(graph, source, static=static)
     require_int8_rules(model)
     require_rules(model, source, Variant("int8.onnx", "int8"), layer_norms=2 * LAYERS + 1)
-    require_valid(model.SerializeToString())
+    require_valid(model)
     backend = ONNX_RUNTIME(model.SerializeToString(), threads=1)
     report = check_parity(torch_reference(source), backend, source, tolerance=TOLERANCES["int8"])
     assert report.sensitivity > 1e-2

@@ -39,7 +39,7 @@ def test_every_attention_and_gelu_is_one_node(make, graph):
     assert not {"Softmax", "Erf"} & found.keys()
     variant = Variant("opset23.onnx", "fp32", opset=23)
     require_rules(model, source, variant, layer_norms=2 * LAYERS + 1)
-    require_valid(model.SerializeToString())
+    require_valid(model)
     backend = load_backend("onnxruntime")(model.SerializeToString(), threads=1)
     assert check_parity(torch_reference(source), backend, source).worst < 1e-5
 

@@ -47,7 +47,7 @@ def test_pixels_are_cast_to_half_precision_at_once():
     to_half(model)
     tidy(model)
     require_half_rules(model)
-    require_valid(model.SerializeToString())
+    require_valid(model)
     casts = [each for each in model.graph.node if each.input[0] == "image"]
     assert [(each.op_type, each.attribute[0].i) for each in casts if each.op_type == "Cast"] == [
         ("Cast", TensorProto.FLOAT16)

@@ -49,7 +49,7 @@ def test_padding_changes_no_output(make, graph, capacity, batch):
     source = make()
     model, variant = static(graph, source, capacity, batch)
     require_rules(model, source, variant, layer_norms=NORMS)
-    require_valid(model.SerializeToString())
+    require_valid(model)
     padded = VariantGraph(loaded(model), variant, ClassLayout(source.class_inputs, capacity))
     counts = [count for count in (1, 2, 7, 8) if count <= capacity]
     report = check_parity(torch_reference(source), padded, source, classes=counts)
@@ -92,7 +92,7 @@ def test_a_static_graph_in_half_precision_keeps_both_rules(make, graph):
     tidy(model)
     require_half_rules(model)
     require_rules(model, source, variant, layer_norms=NORMS)
-    require_valid(model.SerializeToString())
+    require_valid(model)
     padded = VariantGraph(loaded(model), variant, ClassLayout(source.class_inputs, 8))
     report = check_parity(
         torch_reference(source), padded, source, classes=(1, 7), tolerance=TOLERANCES["fp16"]
