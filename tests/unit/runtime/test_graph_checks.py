@@ -57,7 +57,7 @@ def test_a_graph_that_computes_something_else(tmp_path: Path) -> None:
     assert "values differ by" in one.finding
     assert one.finding.endswith("(tolerance 1e-04)")
     assert "the cosine is -" in three.finding
-    assert three.finding.endswith("(tolerance 0.999)")
+    assert three.finding.endswith("(tolerance 0.9999)")
     assert all(each.fix and "\n" not in each.finding for each in (one, three))
 
 
