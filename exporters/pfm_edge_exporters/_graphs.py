@@ -222,7 +222,7 @@ class Graphs:
         """
         if speed.ratio >= _NO_SLOWER or self.options.force:
             return True
-        finding = f"{variant.file} is {speed} than {self.options.variants()[0].file}"
+        finding = f"{variant.file} is {speed} as {self.options.variants()[0].file}"
         if variant.precision == "int8":
             raise ExportError(f"{finding}: leave out --precision int8, or add --force")
         (self._staging / variant.file).unlink()

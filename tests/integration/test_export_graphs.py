@@ -197,7 +197,7 @@ def slow(monkeypatch):
     """Every graph takes twice as long as the float32 one."""
     monkeypatch.setattr(
         "pfm_edge_exporters._graphs.compare_speed",
-        lambda *_, clock: Speed(before=0.001, after=0.002, ratio=0.5, rounds=15),
+        lambda *_, clock: Speed(before=0.001, after=0.002, rounds=15),
     )
 
 

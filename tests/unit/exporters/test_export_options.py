@@ -86,7 +86,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(("slow", "fast"), [(0.004, 0.002), (0.001, 0.004)])
-def test_speed_is_a_ratio_of_pairs(slow, fast, monkeypatch):
+def test_speed_is_the_best_of_alternating_runs(slow, fast, monkeypatch):
     monkeypatch.setattr("pfm_edge_exporters._judging.time.sleep", lambda _: None)
     clock = Clock()
     before, after = Said(seconds=slow, clock=clock), Said(seconds=fast, clock=clock)
