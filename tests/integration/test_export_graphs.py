@@ -64,8 +64,11 @@ def exported(request, tmp_path_factory):
     source = prefix_source() if request.param == "prefix" else joint_source()
     if "pixels" in request.param:
         source = replace(source, image=replace(source.image, dtype="uint8"))
-    out = tmp_path_factory.mktemp("exported") / "model"
-    report = export(
+    return source, export_all(source, tmp_path_factory.mktemp("exported") / "model")
+
+
+def export_all(source, out):
+    return export(
         out,
         source,
         **EVERYTHING,
@@ -74,7 +77,6 @@ def exported(request, tmp_path_factory):
         calibration=calibration(source),
         max_accuracy_drop=5,
     )
-    return source, report
 
 
 def test_every_graph_is_there_and_says_what_it_is(exported):
@@ -93,6 +95,13 @@ def test_every_graph_is_there_and_says_what_it_is(exported):
     assert [each.file for each in manifest.variants] == files
     assert manifest.created_with["int8"] == "static, noise"
     assert [each.name for each in report.path.parent.iterdir()] == ["model"]
+
+
+def test_calibrated_graphs_are_the_same_from_another_folder(exported, tmp_path):
+    source, report = exported
+    export_all(source, tmp_path / "other" / "model")
+    first, second = contents(report.path), contents(tmp_path / "other" / "model")
+    assert {name for name in first if first[name] != second[name]} == {"bundle.safetensors"}
 
 
 def test_every_graph_is_verified_without_and_with_torch(exported):
