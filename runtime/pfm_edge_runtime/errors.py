@@ -24,7 +24,12 @@ one line that names the thing at fault and the fix::
     │   ├── StateMissingError          there is none
     │   └── StateUnreadableError       it is there, and this process cannot read it just now
     ├── StorageError               the disk refused; what was there before is intact
-    └── UnknownClassError          no class of that id or label
+    ├── UnknownClassError          no class of that id or label
+    └── UpdateError                an update over the air is at fault, or what it came from
+        ├── ChannelError               a channel file breaks its format
+        ├── FetchError                 a server cannot be reached, or does not answer as it must
+        ├── ForgetListError            a forget list breaks its format, or is not the issuer's
+        └── RepositoryError            the repository's metadata cannot be trusted
 
 The toolchain adds DataError, RegistryError, RunError and WeightsError (pfm_edge.errors), the
 exporters ExportError and ParityError (pfm_edge_exporters.errors), under the same root.
@@ -35,22 +40,27 @@ __all__ = [
     "BackendUnavailableError",
     "BundleError",
     "BundleFormatError",
+    "ChannelError",
     "ConfigError",
     "DoctorError",
     "EnvelopeError",
     "ErasurePendingError",
+    "FetchError",
+    "ForgetListError",
     "ImageError",
     "KeyFileError",
     "ManifestError",
     "NoClassLeftError",
     "PackageError",
     "PfmEdgeError",
+    "RepositoryError",
     "SignatureError",
     "StateError",
     "StateMissingError",
     "StateUnreadableError",
     "StorageError",
     "UnknownClassError",
+    "UpdateError",
     "VariantError",
     "VerificationError",
 ]
@@ -151,3 +161,23 @@ class StorageError(PfmEdgeError):
 
 class UnknownClassError(PfmEdgeError):
     """No class of that id or label is known."""
+
+
+class UpdateError(PfmEdgeError):
+    """An update over the air is at fault, or what it came from."""
+
+
+class ChannelError(UpdateError):
+    """A channel file breaks its format."""
+
+
+class FetchError(UpdateError):
+    """A server cannot be reached, or does not answer as it must; a later try may succeed."""
+
+
+class ForgetListError(UpdateError):
+    """A forget list breaks its format, or is not the issuer's."""
+
+
+class RepositoryError(UpdateError):
+    """The repository's metadata cannot be trusted: a signature, a version or an expiry is wrong."""

@@ -18,7 +18,7 @@ from pfm_edge_runtime.state._checks import (
     mend_state,
 )
 from pfm_edge_runtime.state._class_records import ErasedRecord, Order, TombstoneRecord
-from pfm_edge_runtime.state._clock import Clock, ClockStatus, Moment, read_clock
+from pfm_edge_runtime.state._clock import Clock, ClockStatus, Moment, is_time, read_clock
 from pfm_edge_runtime.state._device import DeviceState
 from pfm_edge_runtime.state._layout import default_state_directory
 from pfm_edge_runtime.state._memory import Memory
@@ -55,6 +55,7 @@ __all__ = [
     "examine_ledger",
     "examine_rest",
     "examine_state",
+    "is_time",
     "mend_state",
     "read_clock",
     "repair_ledger",
