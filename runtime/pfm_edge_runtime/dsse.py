@@ -17,6 +17,7 @@ DSSE: https://github.com/secure-systems-lab/dsse/blob/master/envelope.md
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 from pfm_edge_runtime._base64 import Base64Error, decode_base64, encode_base64
 from pfm_edge_runtime._strict_json import (
@@ -30,19 +31,29 @@ from pfm_edge_runtime.digest import HEX64
 from pfm_edge_runtime.errors import EnvelopeError, KeyFileError
 from pfm_edge_runtime.keys import (
     PublicKey,
-    SigningKey,
     key_id,
     public_from_bytes,
     verify_signature,
 )
 
-__all__ = ["MAX_SIGNATURES", "Envelope", "Signature", "pae"]
+__all__ = ["MAX_SIGNATURES", "Envelope", "MessageSigner", "Signature", "pae"]
 
 MAX_SIGNATURES = 16
 _MAX_BYTES = 2**24
 _SIGNATURE_BYTES = 64
 _KEYS = {"payload", "payloadType", "signatures"}
 _SIGNATURE_KEYS = {"keyid", "public", "sig"}
+
+
+class MessageSigner(Protocol):
+    """What signs for one key: a ``SigningKey``, or something that reaches a key kept elsewhere."""
+
+    @property
+    def public(self) -> PublicKey:
+        """The public key that belongs to it."""
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the 64 bytes of a signature over ``message``."""
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
@@ -149,7 +160,7 @@ class Envelope:
 
     @classmethod
     def seal(
-        cls, payload: bytes, payload_type: str, signers: Sequence[SigningKey] = ()
+        cls, payload: bytes, payload_type: str, signers: Sequence[MessageSigner] = ()
     ) -> "Envelope":
         """Put a payload into an envelope, and sign it.
 
@@ -165,7 +176,7 @@ class Envelope:
         made = [Signature(each.public, each.sign(message)) for each in signers]
         return cls._write(payload, payload_type, made)
 
-    def signed_by(self, signer: SigningKey) -> "Envelope":
+    def signed_by(self, signer: MessageSigner) -> "Envelope":
         """Return the envelope with one more signature; a key that has signed changes nothing.
 
         Raises:
@@ -200,7 +211,7 @@ class Envelope:
                 "signatures": [each.to_json() for each in ordered],
             }
         )
-        return cls.parse(text, payload_type=payload_type)
+        return cls.parse(text, payload_type=payload_type, max_bytes=len(text))
 
 
 def _object(text: str | bytes, max_bytes: int) -> dict[str, JsonValue]:

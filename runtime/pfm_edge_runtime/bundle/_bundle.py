@@ -29,9 +29,8 @@ from pfm_edge_runtime.bundle._statement import (
     format_time,
 )
 from pfm_edge_runtime.bundle._verification import explained, owned, verify
-from pfm_edge_runtime.dsse import Envelope
+from pfm_edge_runtime.dsse import Envelope, MessageSigner
 from pfm_edge_runtime.errors import BundleFormatError, UnknownClassError
-from pfm_edge_runtime.keys import SigningKey
 from pfm_edge_runtime.manifest import ModelId
 
 __all__ = ["Bundle"]
@@ -147,7 +146,7 @@ class Bundle:
         """
         self._parts.wipe()
 
-    def signed_by(self, signer: SigningKey) -> "Bundle":
+    def signed_by(self, signer: MessageSigner) -> "Bundle":
         """Return the bundle with one more signature over the same statement.
 
         Raises:
