@@ -161,7 +161,9 @@ class Forge:
         delegator.delegations.roles[role] = DelegatedRole(role, [], 1, terminating, [*paths])
         delegator.add_key(signer.public_key, role)
         self.signers[role] = [signer]
-        self.md.setdefault(role, Metadata(Targets(version=0, expires=_now() + _KEPT)))
+        if role not in self.md:
+            self.md[role] = Metadata(Targets(expires=_now() + _KEPT))
+            self.md[role].signed.version = 0  # the first that is published is 1
 
     def add_target(self, path: str, data: bytes, *, role: str = "targets") -> Path:
         """Add a target to a role's metadata (to be published), and its file."""

@@ -40,6 +40,7 @@ __all__ = [
     "cut_short",
     "endless",
     "giving",
+    "quoted",
     "redirecting",
     "refusing",
     "slow",
@@ -296,6 +297,15 @@ def _from_the_folder(exchange: Exchange) -> None:
 def giving(data: bytes) -> Answer:
     """Answer with other bytes than the folder has."""
     return lambda exchange: exchange.give(data)
+
+
+def quoted(exchange: Exchange) -> None:
+    """Answer from a folder whose file names are quoted as they are in URLs."""
+    path = exchange.server.owner.folder / urlsplit(exchange.path).path.lstrip("/")
+    if path.is_file():
+        exchange.give(path.read_bytes())
+    else:
+        exchange.give(b"File not found\n", HTTPStatus.NOT_FOUND, "text/plain")
 
 
 def refusing(status: int) -> Answer:
