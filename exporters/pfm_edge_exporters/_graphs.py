@@ -8,13 +8,13 @@ what it still knows of held-out images and whether the bits bought any speed::
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pfm_edge_exporters._calibration import calibrate
+from pfm_edge_exporters._calibration import Batch, calibrate
 from pfm_edge_exporters._cpu import instructions_for_int8
 from pfm_edge_exporters._derive import derive, read_graph
 from pfm_edge_exporters._int8 import Ranges
@@ -31,17 +31,14 @@ from pfm_edge_exporters._report import Stages, VariantReport
 from pfm_edge_exporters._source import FloatArray, TorchSource
 from pfm_edge_exporters.errors import ExportError, ParityError
 from pfm_edge_exporters.onnx_from_torch import OnnxFromTorch, torch_reference
-from pfm_edge_exporters.options import ExportOptions, HeldOut
+from pfm_edge_exporters.options import Calibration, ExportOptions, HeldOut
 from pfm_edge_runtime.agreement import TOLERANCES
 from pfm_edge_runtime.backends import Outputs, load_backend
 from pfm_edge_runtime.manifest import Manifest, Variant
 from pfm_edge_runtime.store import write_atomic
 from pfm_edge_runtime.variants import VariantGraph
 
-__all__ = ["Graphs", "require_machine", "write_file"]
-
-# A graph is called slower only where it is slower than this: two runs of one graph differ by less.
-_NO_SLOWER = 0.95
+__all__ = ["Graphs", "named", "require_machine", "write_file"]
 
 
 def require_machine(options: ExportOptions) -> None:
@@ -59,6 +56,12 @@ def require_machine(options: ExportOptions) -> None:
         )
 
 
+def named(error: ParityError, variant: Variant, options: ExportOptions) -> ParityError:
+    """Say which graph it is that does not agree, and how to export without it."""
+    remedy = options.way_without(variant)
+    return ParityError(f"{variant.file}: {error}" + (f"; {remedy}" if remedy else ""))
+
+
 def write_file(path: Path, data: bytes) -> str:
     """Write a file of the package; return its digest."""
     write_atomic(path, data)
@@ -70,7 +73,7 @@ class Graphs:
 
     Attributes:
         files: Digests of what was written, by name.
-        left_out: What was made, judged and dropped, in words.
+        left_out: What was made, judged and dropped: why, in words, by name.
         source: The model.
         options: What is asked for.
         stages: Told of each step.
@@ -86,7 +89,7 @@ class Graphs:
         stages: Stages,
     ) -> None:
         self.files: dict[str, str] = {}
-        self.left_out: list[str] = []
+        self.left_out: dict[str, str] = {}
         self._staging = staging
         self.source = source
         self._manifest = manifest
@@ -153,8 +156,14 @@ class Graphs:
         if calibration is None or self._ranges is not None:
             return
         with self.stages("calibrating"):
-            batches = ((each, calibration.class_tensors) for each in calibration.batches())
+            batches = self._calibration_batches(calibration)
             self._ranges = calibrate(read_graph(first), batches, load_backend("onnxruntime"))
+
+    def _calibration_batches(self, calibration: Calibration) -> Iterator[Batch]:
+        """Give the images, each batch with other imaginary classes: nothing of a real one stays."""
+        draw = seeded(self.source.model_id, "calibration")
+        for images in calibration.batches():
+            yield images, imaginary_classes(self.source, self.options.max_classes, draw)
 
     def _parity(self, graph: VariantGraph) -> ParityReport:
         counts = parity_classes(self.options.max_classes)
@@ -167,9 +176,7 @@ class Graphs:
                 tolerance=TOLERANCES[graph.variant.precision],
             )
         except ParityError as error:
-            if graph.variant == self.options.variants()[0]:
-                raise
-            raise ParityError(f"{graph.variant.file}: {error}") from error
+            raise named(error, graph.variant, self.options) from error
 
     def _accuracy(self, graph: VariantGraph) -> Accuracy | None:
         """Measure what a graph knows, where fewer bits or another size may have cost something.
@@ -220,19 +227,19 @@ class Graphs:
         Raises:
             ExportError: An int8 graph is slower than float32: it has no other purpose.
         """
-        if speed.ratio >= _NO_SLOWER or self.options.force:
+        if not speed.is_slower or self.options.force:
             return True
-        finding = f"{variant.file} is {speed} as {self.options.variants()[0].file}"
+        finding = f"{variant.file} is slower here than {self.options.variants()[0].file}: {speed}"
         if variant.precision == "int8":
-            raise ExportError(f"{finding}: leave out --precision int8, or add --force")
+            raise ExportError(f"{finding}; leave out --precision int8, or add --force")
         (self._staging / variant.file).unlink()
         del self.files[variant.file]
-        self.left_out.append(f"{finding}, so it was left out; --force keeps it")
+        self.left_out[variant.file] = f"{finding}; it was left out, --force keeps it"
         return False
 
 
 def _lost(variant: Variant, found: Accuracy, options: ExportOptions, *, is_first: bool) -> str:
-    remedy = "choose another --image-size" if is_first else f"leave out {variant.precision}"
+    remedy = "choose another --image-size" if is_first else options.way_without(variant)
     return (
         f"{variant.file}: {found}: {found.drop:.2f} points are lost, and "
         f"{options.max_accuracy_drop:g} may be; {remedy}, or raise --max-accuracy-drop"

@@ -84,6 +84,8 @@ class VariantReport:
         else:
             words.append(f"agrees to {self.parity.worst:.1e}")
         words += [str(each) for each in (self.accuracy, self.speed) if each is not None]
+        if self.speed is not None and self.speed.is_slower:
+            words.append("slower here, and kept by --force")
         return f"{self.variant.file}: {'; '.join(words)}"
 
 

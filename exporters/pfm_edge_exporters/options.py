@@ -51,15 +51,16 @@ class HeldOut:
 class Calibration:
     """Images whose activations are typical.
 
+    They meet imaginary classes: a range that a class had a part in would stay in the graph, where
+    no forget could reach it.
+
     Attributes:
         description: What they are, for the record: ``"512 images of calibration/"``.
         batches: Gives them.
-        class_tensors: float32 by class input, in the graph's shapes.
     """
 
     description: str
     batches: ImageBatches
-    class_tensors: Mapping[str, FloatArray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,16 @@ class ExportOptions:
                 for each in precisions
             ]
         return tuple(found)
+
+    def way_without(self, variant: Variant) -> str | None:
+        """Return what to leave out if a graph is no good; ``None`` for the one that must be."""
+        if variant.precision == "int8" and self.calibration is not None:
+            return "leave out --calibration, or calibrate with other images"
+        if variant.precision != "fp32":
+            return f"leave out --precision {variant.precision}"
+        if variant.opset == _OPSET_23:
+            return "leave out --opset23"
+        return None if variant.capacity is None else "leave out --static"
 
 
 def _file(precision: Precision, *parts: str) -> str:

@@ -10,17 +10,17 @@ The package grows in a directory beside its target, is opened there as a device 
 takes the target's place at the very end: whatever fails, the old package stays as it was.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 
-from pfm_edge_exporters._graphs import Graphs, require_machine, write_file
+from pfm_edge_exporters._graphs import Graphs, named, require_machine, write_file
 from pfm_edge_exporters._parity import require_agreement
 from pfm_edge_exporters._report import ExportReport, Progress, Stages
 from pfm_edge_exporters._source import TorchSource
-from pfm_edge_exporters.errors import ExportError
+from pfm_edge_exporters.errors import ExportError, ParityError
 from pfm_edge_exporters.golden import make_golden
 from pfm_edge_exporters.options import ExportOptions
 from pfm_edge_runtime.agreement import TOLERANCES
@@ -105,7 +105,7 @@ def export_package(
         graphs=reports,
         sizes=MappingProxyType(sizes),
         seconds=MappingProxyType(stages.seconds),
-        left_out=tuple(graphs.left_out),
+        left_out=tuple(graphs.left_out.values()),
     )
 
 
@@ -119,7 +119,7 @@ def _complete(
         golden = make_golden(graphs.reference, source)
         files[GOLDEN_FILE] = write_file(staging / GOLDEN_FILE, golden)
     with stages("building the bundle"):
-        manifest = _manifest(source, variants, files, graphs.options).to_bytes()
+        manifest = _manifest(source, variants, files, graphs.options, graphs.left_out).to_bytes()
         write_file(staging / MANIFEST_FILE, manifest)
         write_file(staging / BUNDLE_FILE, _made(make_bundle, manifest))
     with stages("opening the package"):
@@ -137,7 +137,10 @@ def _open_as_a_device(staging: Path, graphs: Graphs) -> None:
     golden = read_golden(files)
     for variant in files.manifest.variants:
         rows = run_golden(golden, graphs.load(variant), batches=(1,))
-        require_agreement(rows, TOLERANCES[variant.precision], against="its golden vectors")
+        try:
+            require_agreement(rows, TOLERANCES[variant.precision], against="its golden vectors")
+        except ParityError as error:
+            raise named(error, variant, graphs.options) from error
 
 
 def _made(make_bundle: MakeBundle, manifest: bytes) -> bytes:
@@ -152,6 +155,7 @@ def _manifest(
     variants: Sequence[Variant],
     files: Mapping[str, str],
     options: ExportOptions,
+    left_out: Collection[str] = (),
 ) -> Manifest:
     return Manifest(
         model_id=source.model_id,
@@ -161,7 +165,7 @@ def _manifest(
         preprocessing=source.preprocessing,
         variants=tuple(variants),
         files=files,
-        created_with=_ingredients() | _quantisation(variants, options),
+        created_with=_ingredients() | _quantisation(variants, options) | _verdict(left_out),
     )
 
 
@@ -171,6 +175,13 @@ def _quantisation(variants: Sequence[Variant], options: ExportOptions) -> dict[s
         return {}
     calibration = options.calibration
     return {"int8": "dynamic" if calibration is None else f"static, {calibration.description}"}
+
+
+def _verdict(left_out: Collection[str]) -> dict[str, str]:
+    """Say which graphs were made and dropped, without figures: those differ from run to run."""
+    if not left_out:
+        return {}
+    return {"left_out": f"{', '.join(sorted(left_out))}: slower than float32 where it was made"}
 
 
 def _ingredients() -> dict[str, str]:

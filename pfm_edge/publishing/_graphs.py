@@ -161,9 +161,7 @@ class _Images:
         count = min(len(split), _CALIBRATION_IMAGES)
         rows = np.linspace(0, len(split) - 1, count).round().astype(np.int64)
         description = f"{count} images {where}"
-        return Calibration(
-            description, _batches(split, torch.from_numpy(rows)), self._class_tensors
-        )
+        return Calibration(description, _batches(split, torch.from_numpy(rows)))
 
     def _load(self, source: TorchSource) -> ClassificationData:
         preprocessor = Preprocessor(source.preprocessing, source.image)

@@ -67,50 +67,55 @@ def decode(data: bytes) -> Manifest:
 
 def encode(manifest: Manifest) -> bytes:
     """Write a manifest; the order of the keys is the order in which one reads them."""
-    spec = manifest.preprocessing
     document = {
         "format": _FORMAT,
         "model_id": manifest.model_id,
         "attention": manifest.attention,
-        "image": {
-            "name": manifest.image.name,
-            "dtype": manifest.image.dtype,
-            "shape": [_BATCH, *manifest.image.shape],
-        },
-        "class_inputs": [
-            {
-                "name": each.name,
-                "dtype": _DTYPE,
-                "slice_shape": list(each.slice_shape),
-                "class_axis": each.class_axis,
-            }
-            for each in manifest.class_inputs
-        ],
+        "image": _image_object(manifest.image),
+        "class_inputs": [_class_input_object(each) for each in manifest.class_inputs],
         "outputs": list(manifest.outputs),
-        "preprocessing": {
-            "mode": spec.mode,
-            "resize": spec.resize,
-            "interpolation": spec.interpolation,
-            "crop_pct": float(spec.crop_pct),
-            "crop_mode": spec.crop_mode,
-            "mean": [float(value) for value in spec.mean],
-            "std": [float(value) for value in spec.std],
-        },
-        "variants": [
-            {
-                "file": each.file,
-                "precision": each.precision,
-                "capacity": each.capacity,
-                "batch": each.batch,
-                "opset": each.opset,
-            }
-            for each in manifest.variants
-        ],
+        "preprocessing": _preprocessing_object(manifest.preprocessing),
+        "variants": [_variant_object(each) for each in manifest.variants],
         "files": dict(sorted(manifest.files.items())),
         "created_with": dict(sorted(manifest.created_with.items())),
     }
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     return f"{text}\n".encode()
+
+
+def _image_object(image: ImageInput) -> dict[str, object]:
+    return {"name": image.name, "dtype": image.dtype, "shape": [_BATCH, *image.shape]}
+
+
+def _class_input_object(each: ClassInput) -> dict[str, object]:
+    return {
+        "name": each.name,
+        "dtype": _DTYPE,
+        "slice_shape": list(each.slice_shape),
+        "class_axis": each.class_axis,
+    }
+
+
+def _preprocessing_object(spec: Preprocessing) -> dict[str, object]:
+    return {
+        "mode": spec.mode,
+        "resize": spec.resize,
+        "interpolation": spec.interpolation,
+        "crop_pct": float(spec.crop_pct),
+        "crop_mode": spec.crop_mode,
+        "mean": [float(value) for value in spec.mean],
+        "std": [float(value) for value in spec.std],
+    }
+
+
+def _variant_object(variant: Variant) -> dict[str, object]:
+    return {
+        "file": variant.file,
+        "precision": variant.precision,
+        "capacity": variant.capacity,
+        "batch": variant.batch,
+        "opset": variant.opset,
+    }
 
 
 class _Object:

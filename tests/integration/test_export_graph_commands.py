@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pfm_edge.cli import main
+from pfm_edge.training import load_model
 from pfm_edge_runtime import Classifier
 from pfm_edge_runtime.package import ModelPackage
 
@@ -101,6 +103,26 @@ def test_calibration_with_a_folder(run, tmp_path, capsys):
     export(capsys, run, out, *options, "--max-accuracy-drop", "100")
     made = ModelPackage.open(out).manifest.created_with["int8"]
     assert made == "static, 2 images of a folder"  # and not where it is
+
+
+def test_no_class_leaves_a_trace_in_a_calibrated_graph(run, tmp_path, capsys, monkeypatch):
+    """The same run, but for what it knows of its classes: another model of the same backbone."""
+    options = ["--precision", "int8", "--force", "--calibration", "train"]
+    options += ["--max-accuracy-drop", "100"]
+    export(capsys, run, tmp_path / "one", *options)
+
+    def loaded_otherwise(each):
+        model = load_model(each)
+        with torch.no_grad():
+            for parameter in (model.prompts, model.head.weight, model.head.bias):
+                parameter.mul_(50).add_(3)
+        return model
+
+    monkeypatch.setattr("pfm_edge.publishing._export.load_model", loaded_otherwise)
+    export(capsys, run, tmp_path / "other", *options)
+    one, other = (ModelPackage.open(tmp_path / name) for name in ("one", "other"))
+    assert one.manifest == other.manifest  # with the digest of every graph
+    assert one.bundle.to_bytes() != other.bundle.to_bytes()
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,8 @@ def held_out(source) -> HeldOut:
 
 
 def calibration(source) -> Calibration:
-    images, tensors = drawn(source, seed=2)
-    return Calibration("noise", lambda: iter([images]), tensors)
+    images, _ = drawn(source, seed=2)
+    return Calibration("noise", lambda: iter([images]))
 
 
 def export(out, source, progress=lambda _: None, **options):
@@ -170,6 +170,7 @@ def test_a_graph_that_is_far_from_the_model_is_refused(tmp_path):
     options = {"precisions": ("int8",), "force": True, "calibration": calibration(source)}
     message = refused(tmp_path / "model", source, ParityError, **options)
     assert message.startswith("backbone.int8.onnx: the graph does not agree with the model")
+    assert message.endswith("; leave out --calibration, or calibrate with other images")
 
 
 @pytest.mark.usefixtures("converted")
@@ -184,7 +185,7 @@ def test_a_graph_that_loses_too_much_is_refused_and_leaves_nothing(tmp_path, mon
     options = {"precisions": ("fp16", "int8"), "force": True, "held_out": held_out(source)}
     message = refused(tmp_path / "model", source, **options)
     assert message.startswith("backbone.int8.onnx: accuracy 0.9833 on 60 held-out images (before 1")
-    assert "1.67 points are lost, and 0.5 may be; leave out int8, or raise --max-ac" in message
+    assert "1.67 points are lost, and 0.5 may be; leave out --precision int8, or r" in message
     report = export(tmp_path / "model", source, **options, max_accuracy_drop=2)
     assert report.graphs[2].accuracy.drop == pytest.approx(100 / 60)
 
@@ -213,7 +214,8 @@ def slow(monkeypatch):
 @pytest.mark.usefixtures("converted", "slow")
 def test_an_int8_graph_that_is_slower_is_refused(tmp_path):
     message = refused(tmp_path / "model", prefix_source(), precisions=("int8",), machine=VNNI)
-    assert message.startswith("backbone.int8.onnx is 0.50 times as fast (2.0 ms an image")
+    assert message.startswith("backbone.int8.onnx is slower here than backbone.onnx: 0.50 times")
+    assert "0.50 times as fast (2.000 ms an image, float32 1.000 ms, best of 15); " in message
     assert message.endswith("leave out --precision int8, or add --force")
 
 
@@ -224,10 +226,17 @@ def test_an_opset_23_graph_that_is_slower_is_left_out_and_that_is_said(tmp_path)
     assert "backbone.opset23.onnx" not in report.sizes
     assert report.left_out == report.details()
     (line,) = report.left_out
-    assert line.startswith("backbone.opset23.onnx is 0.50 times as fast")
-    assert line.endswith("so it was left out; --force keeps it")
+    assert line.startswith("backbone.opset23.onnx is slower here than backbone.onnx: 0.50 times")
+    assert line.endswith("it was left out, --force keeps it")
+    manifest = ModelPackage.open(report.path).manifest
+    # Without the figures, so that the same verdict makes the same package.
+    assert manifest.created_with["left_out"] == (
+        "backbone.opset23.onnx: slower than float32 where it was made"
+    )
     forced = export(tmp_path / "model", prefix_source(), opset23=True, force=True)
     assert "backbone.opset23.onnx" in forced.sizes
+    assert forced.details()[-1].endswith("slower here, and kept by --force")
+    assert "left_out" not in ModelPackage.open(forced.path).manifest.created_with
 
 
 def test_a_processor_without_vnni_is_refused_before_the_work(tmp_path, monkeypatch):

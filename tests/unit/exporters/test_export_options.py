@@ -1,6 +1,7 @@
 """What is asked for: names, contradictions, and how a graph is judged."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,8 +26,23 @@ def test_names_say_what_a_graph_is():
     assert ExportOptions(3).variants() == (Variant("backbone.onnx", "fp32"),)
 
 
+def test_each_graph_but_the_first_can_be_left_out():
+    options = ExportOptions(3, precisions=("int8", "fp16"), capacity=16, opset23=True)
+    calibrated = replace(options, calibration=calibration())
+    found = [options.way_without(each) for each in options.variants()]
+    assert found[:5] == [
+        None,
+        "leave out --precision fp16",
+        "leave out --precision int8",
+        "leave out --opset23",
+        "leave out --static",
+    ]
+    eight_bits = options.variants()[2]
+    assert calibrated.way_without(eight_bits).startswith("leave out --calibration, or ")
+
+
 def calibration() -> Calibration:
-    return Calibration("noise", lambda: iter(()), {})
+    return Calibration("noise", lambda: iter(()))
 
 
 @pytest.mark.parametrize(
