@@ -5,7 +5,7 @@ exported = export_run(Run.open(path), Path("model"), signers=keys)
 describe(read_bundle(Path("model"))).signers
 """
 
-from pfm_edge.publishing._bundles import (
+from pfm_edge._bundles import (
     BundleChanges,
     BundleFacts,
     bundle_without,
@@ -16,15 +16,15 @@ from pfm_edge.publishing._bundles import (
     verify_bundle,
     write_bundle,
 )
-from pfm_edge.publishing._export import ExportedRun, export_run
-from pfm_edge.publishing._graphs import TRAINING_IMAGES, GraphRequest
-from pfm_edge.publishing._key_files import (
+from pfm_edge._key_files import (
     public_path,
     read_passphrase,
     read_public_key,
     read_signing_keys,
     write_key_pair,
 )
+from pfm_edge.publishing._export import ExportedRun, export_run
+from pfm_edge.publishing._graphs import TRAINING_IMAGES, GraphRequest
 from pfm_edge.publishing._source import deployable_source
 from pfm_edge.publishing._targets import export_artefact
 from pfm_edge.publishing._verify import verify_against_run

@@ -13,8 +13,9 @@ from typing import Any
 from pfm_edge.erasing import redact
 from pfm_edge.errors import RunError
 from pfm_edge.publishing._graphs import GraphRequest
+from pfm_edge.publishing._note import Note
 from pfm_edge.publishing._source import bundle_factory, class_entries
-from pfm_edge.registry import PackageRecord, Registry, change_registry, read_registry
+from pfm_edge.registry import PackageRecord, Registry, read_registry
 from pfm_edge.training import Run, in_use, load_model
 from pfm_edge_exporters import ExportReport, export_package
 from pfm_edge_runtime.keys import SigningKey
@@ -70,7 +71,8 @@ def export_run(
 ) -> ExportedRun:
     """Export a run's selected model as a model package, whole or not at all.
 
-    The registry learns of the package before it appears, so that a forget reaches it.
+    The registry learns of the package before it appears, so that a forget reaches it; of one that
+    never appears, it forgets again.
 
     Args:
         run: what to export.
@@ -89,7 +91,7 @@ def export_run(
     """
     progress("loading the run")
     note = _Note(run, Path(os.path.realpath(out)))
-    with in_use(run.path):
+    with in_use(run.path), note.withdrawn_on_failure():
         model = load_model(run)
         entries = class_entries(run, model)
         source, options = graphs.prepare(
@@ -108,10 +110,11 @@ def export_run(
     return ExportedRun(report, epoch, sequence, tuple(each.key_id for each in signers))
 
 
-class _Note:
+class _Note(Note):
     """The note of one export in the registry, and what a forget meanwhile means for it."""
 
     def __init__(self, run: Run, package: Path) -> None:
+        super().__init__(run.registry)
         self._run = run
         self._package = package
         self.place = (0, 0)
@@ -128,7 +131,7 @@ class _Note:
             known, self.place = known.with_export(PackageRecord(self._package, model_id))
             return known
 
-        change_registry(self._run.registry, noted)
+        self.add(self._package, noted)
         return self.place
 
     def check_again(self) -> None:

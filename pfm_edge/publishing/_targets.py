@@ -9,13 +9,14 @@ from, before it appears: `pfm-edge forget` takes classes out of it as it does ou
 
 import os
 from collections.abc import Collection
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from pfm_edge.erasing import redact
 from pfm_edge.errors import RunError
-from pfm_edge.registry import PackageRecord, Registry, change_registry, read_registry
+from pfm_edge.publishing._note import Note
+from pfm_edge.registry import PackageRecord, Registry, read_registry
 from pfm_edge.training import Run, in_use
 from pfm_edge_exporters.targets import BuildProgress, Target, TargetReport, export_target
 from pfm_edge_runtime.bundle import ClassId
@@ -53,7 +54,11 @@ def export_artefact(  # noqa: PLR0913 (each is a part of the request, all but th
         StorageError: something else is in the place, or the disk refused.
     """
     note = _Note(run) if run is not None and target.holds_classes else None
-    with nullcontext() if run is None else in_use(run.path):
+    with ExitStack() as stack:
+        if run is not None:
+            stack.enter_context(in_use(run.path))
+        if note is not None:
+            stack.enter_context(note.withdrawn_on_failure())
         report = export_target(
             package,
             target,
@@ -68,10 +73,11 @@ def export_artefact(  # noqa: PLR0913 (each is a part of the request, all but th
     return report
 
 
-class _Note:
+class _Note(Note):
     """The note of one artefact in a registry, and what a forget meanwhile means for it."""
 
     def __init__(self, run: Run) -> None:
+        super().__init__(run.registry)
         self._run = run
         self._path = Path()
         self._held: Collection[ClassId] = ()
@@ -94,7 +100,7 @@ class _Note:
             self._require_none_forgotten(known, package.directory)
             return known.with_artefact(PackageRecord(self._path, model_id))
 
-        change_registry(self._run.registry, noted)
+        self.add(self._path, noted)
 
     def check_again(self) -> None:
         """Take out what a forget did not find yet, when the artefact was not there.

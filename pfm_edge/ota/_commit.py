@@ -1,0 +1,138 @@
+"""Carrying out a change that is decided: what a device can see, in an order that always holds.
+
+Owns the way from `committing/` into `public/`. Whatever interrupts it, the next command of the
+publisher starts it again from the top, and doing it twice is doing it once::
+
+    finish(layout, registry)       # nothing to do: the usual case
+
+The order: the registry forgets; targets; root; targets metadata and delegations; snapshot; the
+plain forget list; the timestamp. A device that asks in between sees the old timestamp, and
+everything that it names. Then old targets are overwritten and removed, and last the journal.
+"""
+
+# ruff: noqa: PTH102, PTH104, PTH108 (system calls by name: the fault tests count them)
+
+import os
+import re
+import secrets
+from pathlib import Path
+
+from pfm_edge.ota._journal import Stored, clear, leftovers, load
+from pfm_edge.ota._layout import Layout
+from pfm_edge.ota._roles import DELEGATED, Role
+from pfm_edge.registry import change_registry
+from pfm_edge_runtime._disk import mapped_errors, sync
+from pfm_edge_runtime.erasure import erase
+from pfm_edge_runtime.erasure import finish as finish_file
+from pfm_edge_runtime.ota.forget_list import ForgetList
+from pfm_edge_runtime.ota.names import FORGET_FILE
+from pfm_edge_runtime.store import confirm, write_atomic
+
+__all__ = ["finish"]
+
+_KEPT_VERSIONS = 10  # of each role's metadata: a device may be in the middle of a refresh
+_VERSIONED = re.compile(r"([1-9][0-9]*)\.([a-z]+)\.json")
+
+
+def finish(layout: Layout, registry: Path) -> bool:
+    """Carry out the change that is decided, if there is one, and remove what a crash left.
+
+    Args:
+        layout: The repository.
+        registry: The class registry that forgets along with it.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        StorageError: The disk refused; the next call goes on.
+        RegistryError: The registry cannot be changed; the next call goes on.
+    """
+    decided = layout.committing.exists()
+    if decided:
+        stored = load(layout.committing)
+        _forget(stored, registry)
+        _publish(stored, layout)
+        _remove(stored, layout)
+        with mapped_errors(layout.committing):
+            done = layout.directory / f".committing.{secrets.token_hex(8)}.tmp"
+            os.rename(layout.committing, done)
+            sync(layout.directory)
+    for each in leftovers(layout):
+        clear(each)
+    return decided
+
+
+def _forget(stored: Stored, registry: Path) -> None:
+    if FORGET_FILE not in stored.change.targets:
+        return
+    rows = ForgetList.parse(stored.change.targets[FORGET_FILE], None).rows
+    if rows:
+        class_ids = [each.class_id for each in rows]
+        change_registry(registry, lambda known: known.without(class_ids), erasing=True)
+
+
+def _publish(stored: Stored, layout: Layout) -> None:
+    change = stored.change
+    metadata = change.metadata
+    for path, data in sorted(change.targets.items()):
+        role = Role.FORGET if path == FORGET_FILE else Role.BUNDLES
+        sha256 = metadata[role].signed.targets[path].hashes["sha256"]
+        _put(layout, layout.public_target(path, sha256), data)
+    for role in (Role.ROOT, Role.TARGETS, *DELEGATED, Role.SNAPSHOT):
+        if role in metadata:
+            path_ = layout.public_metadata(role, metadata[role].signed.version)
+            _put(layout, path_, metadata[role].to_bytes())
+    if Role.ROOT in metadata:
+        _put(layout, layout.device_root, metadata[Role.ROOT].to_bytes())
+    for role in (each for each in Role if each in metadata):
+        _put(layout, layout.metadata(role), metadata[role].to_bytes())
+    if FORGET_FILE in change.targets:
+        _put(layout, layout.plain_forget_list, change.targets[FORGET_FILE])
+    _put(layout, layout.public_metadata(Role.TIMESTAMP, 0), metadata[Role.TIMESTAMP].to_bytes())
+
+
+def _remove(stored: Stored, layout: Layout) -> None:
+    for name in stored.remove:
+        path = layout.directory / name
+        if path.parent.is_dir():
+            finish_file(path)
+        if os.path.lexists(path):
+            erase(path)
+    for path in _outdated(stored, layout):
+        with mapped_errors(path):
+            os.unlink(path)
+
+
+def _outdated(stored: Stored, layout: Layout) -> list[Path]:
+    """List old versions of metadata; roots stay, because every device walks through all of them."""
+    found = []
+    for path in sorted(layout.public_metadata(Role.TIMESTAMP, 0).parent.iterdir()):
+        match = _VERSIONED.fullmatch(path.name)
+        if match is None or match[2] == Role.ROOT or match[2] not in [*Role]:
+            continue
+        newest = stored.change.metadata.get(Role(match[2]))
+        if newest is not None and int(match[1]) <= newest.signed.version - _KEPT_VERSIONS:
+            found.append(path)
+    return found
+
+
+def _put(layout: Layout, path: Path, data: bytes) -> None:
+    """Write a file of the repository, durably, with the folders that lead to it."""
+    with mapped_errors(path):
+        _make_folders(layout.directory, path.parent)
+    finish_file(path)
+    if path.exists() and path.read_bytes() == data:
+        confirm(path)
+    else:
+        write_atomic(path, data)
+
+
+def _make_folders(top: Path, folder: Path) -> None:
+    """Make folders below ``top``, and sync each one's name, whoever made it."""
+    if folder == top:
+        return
+    _make_folders(top, folder.parent)
+    if not folder.exists():
+        os.mkdir(folder)
+    sync(folder.parent)

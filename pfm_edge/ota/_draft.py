@@ -1,0 +1,119 @@
+"""A change of bundles, channels or the forget list, before anybody signed it.
+
+Owns how new targets get into new metadata::
+
+    draft = Draft(work, "publish")
+    draft.put_bundle(bundle)
+    draft.put_channel(channel)
+    draft.change()
+
+Bundles that no channel names any more are left out of the new metadata, and so their files go.
+"""
+
+from dataclasses import dataclass, field
+
+from pfm_edge.ota._change import Change
+from pfm_edge.ota._issue import last_sequence, reissued, release_of
+from pfm_edge.ota._metadata import AnyMetadata, next_version, target_file
+from pfm_edge.ota._repository import Work
+from pfm_edge.ota._roles import Role
+from pfm_edge_runtime.bundle import Bundle, ClassId
+from pfm_edge_runtime.manifest import ModelId
+from pfm_edge_runtime.ota.channel import Channel, Release
+from pfm_edge_runtime.ota.forget_list import ForgetList
+from pfm_edge_runtime.ota.names import FORGET_FILE, channel_target
+
+__all__ = ["Draft"]
+
+
+@dataclass(slots=True)
+class Draft:
+    """A change in the making.
+
+    Attributes:
+        work: The repository.
+        kind: What a person asked for.
+        metadata: New versions by role.
+        targets: New targets by path.
+        notes: What it does, for people.
+    """
+
+    work: Work
+    kind: str
+    metadata: dict[Role, AnyMetadata] = field(default_factory=dict)
+    targets: dict[str, bytes] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int:
+        """The version of the root that the change leads to."""
+        return int(
+            self.metadata.get(Role.ROOT, self.work.current.metadata[Role.ROOT]).signed.version
+        )
+
+    def renew(self, role: Role) -> AnyMetadata:
+        """Return the next version of a role's metadata, the same each time."""
+        if role not in self.metadata:
+            found = self.work.current.metadata[role]
+            self.metadata[role] = next_version(found, self.work.expires(role))
+        return self.metadata[role]
+
+    def next_place(self, channel: Channel | None) -> tuple[int, int]:
+        """Return where the next bundle of a channel goes."""
+        return self.epoch, last_sequence(channel, self.epoch) + 1
+
+    def put_bundle(self, bundle: Bundle) -> Release:
+        """Add a bundle; its signatures come when the change is signed."""
+        release = release_of(bundle)
+        self._put(Role.BUNDLES, release.target, bundle.to_bytes())
+        return release
+
+    def put_channel(self, channel: Channel) -> None:
+        """Add a model's channel, and drop the bundles that it no longer names."""
+        self._put(Role.BUNDLES, channel_target(channel.model_id), channel.to_bytes())
+        named = {each.target for each in (channel.stable, channel.candidate) if each is not None}
+        targets = self.renew(Role.BUNDLES).signed.targets
+        folder = f"bundles/{channel.model_id.removeprefix('sha256:')}/"
+        for path in [each for each in targets if each.startswith(folder) and each not in named]:
+            del targets[path]
+
+    def put_forget_list(self, forget_list: ForgetList) -> None:
+        """Add the forget list."""
+        self._put(Role.FORGET, FORGET_FILE, forget_list.seal([]))
+
+    def reissue(self, channel: Channel, without: frozenset[ClassId] = frozenset()) -> Channel:
+        """Issue all live bundles of a channel once more, at the next places, and return it."""
+        stable = candidate = None
+        place = self.next_place(channel)
+        if channel.stable is not None:
+            stable = self._again(channel.stable, place, without)
+            place = (place[0], place[1] + 1)
+        if channel.candidate is not None:
+            candidate = self._again(channel.candidate, place, without)
+        made = Channel(channel.model_id, stable, candidate)
+        self.put_channel(made)
+        return made
+
+    def change(self) -> Change:
+        """Return what is to be signed."""
+        return Change(self.kind, tuple(self.notes), self.metadata, self.targets)
+
+    def note_release(self, model_id: ModelId, release: Release, count: int, what: str) -> None:
+        """Note a bundle for people."""
+        self.notes.append(
+            f"{model_id[:19]}…: bundle {release.epoch}-{release.sequence}, {count} classes, {what}"
+        )
+
+    def _again(
+        self, release: Release, place: tuple[int, int], without: frozenset[ClassId]
+    ) -> Release:
+        bundle = self.work.current.bundle(release)
+        again = reissued(bundle, place=place, issued_at=self.work.now, without=without)
+        made = self.put_bundle(again)
+        what = f"in place of {release.epoch}-{release.sequence}"
+        self.note_release(bundle.model_id, made, len(again), what)
+        return Release(*place, made.statement, made.target, release.rollout)
+
+    def _put(self, role: Role, path: str, data: bytes) -> None:
+        self.renew(role).signed.targets[path] = target_file(path, data)
+        self.targets[path] = data

@@ -1,0 +1,232 @@
+"""TUF's metadata as a publisher makes it: parsed, given a new version, signed, counted.
+
+Owns the only use of ``tuf.api.metadata``::
+
+    root = new_root(keys, thresholds, expires)
+    targets = next_version(current[Role.TARGETS], expires)
+    missing_signatures(Role.TARGETS, targets, authority)     # who must sign still
+
+What a library raises becomes a :class:`RepositoryError`.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from securesystemslib.signer import Key
+from tuf.api.exceptions import RepositoryError as TufRepositoryError
+from tuf.api.metadata import (
+    DelegatedRole,
+    Delegations,
+    Metadata,
+    MetaFile,
+    Root,
+    Signed,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+from tuf.api.metadata import Role as TufRole
+from tuf.api.serialization import DeserializationError
+
+from pfm_edge.ota._keys import Signers, ed25519_of
+from pfm_edge.ota._roles import DELEGATED, Role
+from pfm_edge_runtime.bundle import TrustedKeys
+from pfm_edge_runtime.errors import ConfigError, RepositoryError
+
+__all__ = [
+    "AnyMetadata",
+    "Authority",
+    "MetadataByRole",
+    "Missing",
+    "meta_file",
+    "missing_signatures",
+    "new_root",
+    "new_targets",
+    "next_version",
+    "parse_metadata",
+    "sign_metadata",
+    "target_file",
+]
+
+AnyMetadata = Metadata[Any]
+MetadataByRole = Mapping[Role, AnyMetadata]
+
+_TYPES: Mapping[Role, type[Signed]] = {
+    Role.ROOT: Root,
+    Role.TARGETS: Targets,
+    Role.BUNDLES: Targets,
+    Role.FORGET: Targets,
+    Role.SNAPSHOT: Snapshot,
+    Role.TIMESTAMP: Timestamp,
+}
+_HASH = "sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Signatures that a change lacks.
+
+    Attributes:
+        role: Whose.
+        what: What is to be signed, as ``"metadata"``.
+        count: So many more.
+        key_ids: Any of these keys.
+    """
+
+    role: Role
+    what: str
+    count: int
+    key_ids: tuple[str, ...]
+
+    def __str__(self) -> str:
+        plural = "s" if self.count > 1 else ""
+        of = ", ".join(f"{each[:16]}…" for each in self.key_ids)
+        return f"{self.role}: {self.what} needs {self.count} more signature{plural} of {of}"
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Who may sign what: the root and the targets metadata that say so.
+
+    Attributes:
+        root: The root that the change leads to.
+        targets: The targets metadata that it leads to.
+        before: The root that is in force; ``None`` in the first change.
+    """
+
+    root: AnyMetadata
+    targets: AnyMetadata
+    before: AnyMetadata | None = None
+
+    def keys(self, role: Role) -> tuple[int, dict[str, Key]]:
+        """Return threshold and keys of a role, by key id."""
+        signed = self.targets.signed if role in DELEGATED else self.root.signed
+        found = signed.get_delegated_role(role.value)
+        return found.threshold, {each: signed.get_key(each) for each in sorted(found.keyids)}
+
+    def trusted(self, role: Role) -> TrustedKeys:
+        """Return the keys of a delegation as a device trusts them for bundles or forget lists."""
+        threshold, keys = self.keys(role)
+        found = {each: ed25519_of(key) for each, key in keys.items()}
+        if None in found.values():
+            raise ConfigError(f"{role}: its keys must be Ed25519")
+        return TrustedKeys(threshold, frozenset(each for each in found.values() if each))
+
+
+def parse_metadata(role: Role, data: bytes, name: str) -> AnyMetadata:
+    """Read metadata; its signatures are not verified.
+
+    Raises:
+        RepositoryError: It is none of that role; ``name`` says which file.
+    """
+    try:
+        found: AnyMetadata = Metadata.from_bytes(data)
+    except DeserializationError as error:
+        raise RepositoryError(f"{name}: it is no metadata of TUF; it was damaged") from error
+    if not isinstance(found.signed, _TYPES[role]):
+        raise RepositoryError(f"{name}: it is metadata of another role than {role}")
+    return found
+
+
+def new_root(
+    keys: Mapping[Role, Iterable[Key]], thresholds: Mapping[Role, int], expires: datetime
+) -> AnyMetadata:
+    """Make the first root: the keys of the four roles of TUF."""
+    top = [role for role in Role if role not in DELEGATED]
+    roles = {
+        role.value: TufRole([each.keyid for each in keys[role]], thresholds[role]) for role in top
+    }
+    by_id = {each.keyid: each for role in top for each in keys[role]}
+    return Metadata(Root(1, None, expires, by_id, roles, consistent_snapshot=True))
+
+
+def new_targets(
+    keys: Mapping[Role, Iterable[Key]], thresholds: Mapping[Role, int], expires: datetime
+) -> dict[Role, AnyMetadata]:
+    """Make the first targets metadata and the delegations, empty."""
+    delegated = {
+        role.value: DelegatedRole(
+            role.value,
+            [each.keyid for each in keys[role]],
+            thresholds[role],
+            terminating=True,
+            paths=list(role.paths),
+        )
+        for role in DELEGATED
+    }
+    by_id = {each.keyid: each for role in DELEGATED for each in keys[role]}
+    targets = Targets(1, None, expires, {}, Delegations(by_id, delegated))
+    return {
+        Role.TARGETS: Metadata(targets),
+        **{role: Metadata(Targets(1, None, expires, {})) for role in DELEGATED},
+    }
+
+
+def next_version(found: AnyMetadata, expires: datetime) -> AnyMetadata:
+    """Return the next version of metadata, unsigned, to be changed."""
+    signed = copy.deepcopy(found.signed)
+    signed.version += 1
+    signed.expires = expires
+    return Metadata(signed)
+
+
+def target_file(path: str, data: bytes) -> TargetFile:
+    """Describe a target: length and SHA-256."""
+    return TargetFile.from_data(path, data, [_HASH])
+
+
+def meta_file(metadata: AnyMetadata) -> MetaFile:
+    """Describe metadata for what points to it: version, length, SHA-256."""
+    return MetaFile.from_data(metadata.signed.version, metadata.to_bytes(), [_HASH])
+
+
+def sign_metadata(
+    role: Role, metadata: AnyMetadata, authority: Authority, signers: Signers
+) -> None:
+    """Sign with every key of the role that is at hand and has not signed.
+
+    Raises:
+        KeyFileError: A key that was named for this refuses to sign.
+    """
+    for key_id in _may_sign(role, authority):
+        signer = signers.of(key_id) if key_id not in metadata.signatures else None
+        if signer is not None:
+            metadata.signatures[key_id] = signer.sign(metadata.signed_bytes)
+
+
+def missing_signatures(
+    role: Role, metadata: AnyMetadata, authority: Authority
+) -> tuple[Missing, ...]:
+    """Say which signatures metadata lacks; a root needs those of the root before it, too.
+
+    Raises:
+        RepositoryError: The role has no keys there.
+    """
+    results = []
+    try:
+        arguments = (role.value, metadata.signed_bytes, metadata.signatures)
+        if role is Role.ROOT:
+            roots = [metadata] if authority.before is None else [authority.before, metadata]
+            results = [each.signed.get_verification_result(*arguments) for each in roots]
+        else:
+            signed = authority.targets.signed if role in DELEGATED else authority.root.signed
+            results = [signed.get_verification_result(*arguments)]
+    except (TufRepositoryError, ValueError) as error:
+        raise RepositoryError(f"{role}: {error}") from error
+    found = {
+        Missing(role, "metadata", each.missing, tuple(sorted(each.unsigned))): None
+        for each in results
+        if each.missing
+    }
+    return tuple(found)
+
+
+def _may_sign(role: Role, authority: Authority) -> list[str]:
+    found = [*authority.keys(role)[1]]
+    if role is Role.ROOT and authority.before is not None:
+        found += authority.before.signed.get_delegated_role(role.value).keyids
+    return sorted(set(found))

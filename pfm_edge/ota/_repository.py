@@ -1,0 +1,261 @@
+"""A publisher's repository: made once, opened by every command, changed by one step at a time.
+
+Owns the directory as a whole: its lock, what a crash left, and the one way in which a change
+becomes public::
+
+    repository = PublisherRepository.open(Path("REPO"))
+    with repository.work(signers) as work:
+        work.current.channels
+        outcome = work.settle(change)
+    outcome.committed, outcome.missing
+"""
+
+# ruff: noqa: PTH103 (system calls by name: the fault tests count them)
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pfm_edge.ota._change import Change, advance, authority_of
+from pfm_edge.ota._commit import finish
+from pfm_edge.ota._current import Current
+from pfm_edge.ota._journal import decide, load, store, update
+from pfm_edge.ota._keys import Ask, RoleKey, Signers
+from pfm_edge.ota._layout import Layout
+from pfm_edge.ota._metadata import Authority, Missing
+from pfm_edge.ota._roles import Role
+from pfm_edge.ota._settings import Settings
+from pfm_edge_runtime._disk import mapped_errors
+from pfm_edge_runtime.errors import RepositoryError
+from pfm_edge_runtime.store import exclusive
+
+__all__ = ["Clock", "Outcome", "PublisherRepository", "Work", "utc_now"]
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """Return the time, UTC to the second."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a change.
+
+    Attributes:
+        committed: Whether it is published; else it waits in `pending/` for signatures.
+        notes: What it does, one line each.
+        missing: The signatures that it waits for.
+        unavailable: Why a key that could sign is not at hand, by key id.
+    """
+
+    committed: bool
+    notes: tuple[str, ...] = ()
+    missing: tuple[Missing, ...] = ()
+    unavailable: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        missing = [
+            {"role": m.role.value, "what": m.what, "count": m.count, "key_ids": [*m.key_ids]}
+            for m in self.missing
+        ]
+        return {"committed": self.committed, "notes": [*self.notes], "missing": missing}
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A repository while one process holds it.
+
+    Attributes:
+        repository: The repository.
+        settings: What it was made with.
+        current: What is in force.
+        signers: The keys at hand.
+    """
+
+    repository: "PublisherRepository"
+    settings: Settings
+    current: Current
+    signers: Signers
+
+    @property
+    def now(self) -> datetime:
+        """The time, UTC to the second."""
+        return self.repository.clock()
+
+    def expires(self, role: Role) -> datetime:
+        """Return until when metadata of a role holds that is made now."""
+        return self.now + timedelta(days=self.settings.days[role])
+
+    def authority(self, change: Change) -> Authority:
+        """Return who may sign a change."""
+        return authority_of(change, self.current)
+
+    def settle(self, change: Change) -> Outcome:
+        """Sign a new change with the keys at hand, and publish it if that is enough.
+
+        Raises:
+            KeyFileError: A key that was named for this refuses to sign.
+            StorageError: The disk refused; before the change is decided nothing changed, and
+                after that the next command goes on with it.
+        """
+        advanced, missing = self._advance(change)
+        store(self.repository.layout, advanced, self.current)
+        return self._finish(advanced, missing)
+
+    def settle_pending(self) -> Outcome:
+        """Sign the change that waits, and publish it if that is enough.
+
+        Raises:
+            RepositoryError: No change waits.
+        """
+        layout = self.repository.layout
+        if not layout.pending.exists():
+            raise RepositoryError(f"{layout.directory}: no change waits for signatures")
+        advanced, missing = self._advance(load(layout.pending).change)
+        update(layout.pending, advanced)
+        return self._finish(advanced, missing)
+
+    def _advance(self, change: Change) -> tuple[Change, tuple[Missing, ...]]:
+        return advance(change, self.current, self.signers, self.now, self.settings.days)
+
+    def _finish(self, change: Change, missing: tuple[Missing, ...]) -> Outcome:
+        layout = self.repository.layout
+        if not missing:
+            decide(layout, change, self.current)
+            finish(layout, self.settings.registry)
+        return Outcome(not missing, change.notes, missing, dict(self.signers.reasons))
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherRepository:
+    """A publisher's directory.
+
+    Attributes:
+        directory: The directory.
+        clock: Tells the time, UTC to the second.
+    """
+
+    directory: Path
+    clock: Clock = utc_now
+
+    @classmethod
+    def open(cls, directory: Path, *, clock: Clock = utc_now) -> "PublisherRepository":
+        """Open a repository, and finish what a crash left undone.
+
+        Raises:
+            RepositoryError: There is none, or it is damaged.
+            StorageError: The disk refused.
+        """
+        repository = cls(directory, clock)
+        with repository.held():
+            Current.read(repository.layout)
+        return repository
+
+    @classmethod
+    def create(
+        cls, directory: Path, settings: Settings, *, clock: Clock = utc_now
+    ) -> "PublisherRepository":
+        """Make the directory of a repository that publishes nothing yet.
+
+        Raises:
+            RepositoryError: There is one already.
+            StorageError: Something else is there, or the disk refused.
+        """
+        repository = cls(directory, clock)
+        layout = repository.layout
+        with mapped_errors(directory):
+            os.makedirs(directory, exist_ok=True)
+            strange = {each.name for each in directory.iterdir()} - {layout.settings.name}
+        if strange and not layout.settings.exists():
+            raise RepositoryError(f"{directory} is not empty: name another directory")
+        if strange - {layout.devices.name}:
+            raise RepositoryError(f"{directory}: it is a repository already")
+        with exclusive(directory):
+            settings.write(layout.settings)
+        return repository
+
+    @property
+    def layout(self) -> Layout:
+        """Where things lie in it."""
+        return Layout(self.directory)
+
+    @contextmanager
+    def held(self) -> Iterator[Settings]:
+        """Hold the repository against every other process, with nothing left undone in it.
+
+        Raises:
+            RepositoryError: It is none, or is damaged.
+            StorageError: The disk refused.
+        """
+        Settings.read(self.layout.settings)
+        with exclusive(self.directory):
+            settings = Settings.read(self.layout.settings)
+            finish(self.layout, settings.registry)
+            yield settings
+
+    @contextmanager
+    def work(self, signers: Signers | None = None, *, pending: bool = False) -> Iterator[Work]:
+        """Hold the repository for one change.
+
+        Args:
+            signers: The keys at hand; the remembered ones by default.
+            pending: Whether a change may wait in it.
+
+        Raises:
+            RepositoryError: A change waits for signatures.
+        """
+        with self.held() as settings:
+            current = Current.read(self.layout)
+            if not pending:
+                self._require_idle(current)
+            yield Work(self, settings, current, signers or self._remembered(settings, current))
+
+    def signers(self, keys: Sequence[RoleKey] = (), *, ask: Ask | None = None) -> Signers:
+        """Return the keys at hand: those named, and those that were when it was made.
+
+        Args:
+            keys: Named for this command.
+            ask: Asks a person for the passphrase of a file.
+
+        Raises:
+            RepositoryError: It is no repository.
+        """
+        settings = Settings.read(self.layout.settings)
+        return self._remembered(settings, Current.read(self.layout), keys, ask)
+
+    def _remembered(
+        self,
+        settings: Settings,
+        current: Current,
+        keys: Sequence[RoleKey] = (),
+        ask: Ask | None = None,
+    ) -> Signers:
+        public = {}
+        metadata = {**current.metadata}
+        if self.layout.pending.exists():
+            metadata |= load(self.layout.pending).change.metadata
+        if Role.ROOT in metadata:
+            authority = Authority(metadata[Role.ROOT], metadata[Role.TARGETS])
+            public = {k: v for role in Role for k, v in authority.keys(role)[1].items()}
+        remembered = [
+            RoleKey(public[key_id], source)
+            for key_id, source in settings.signers.items()
+            if key_id in public
+        ]
+        return Signers(keys, remembered=remembered, ask=ask)
+
+    def _require_idle(self, current: Current) -> None:
+        if self.layout.pending.exists():
+            raise RepositoryError(
+                f"{self.directory}: a change waits for signatures: pfm-edge ota sign adds them, "
+                "pfm-edge ota abandon drops it"
+            )
+        if not current.metadata:
+            raise RepositoryError(f"{self.directory}: nothing was published yet: run ota init")
