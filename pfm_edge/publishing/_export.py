@@ -15,7 +15,7 @@ from pfm_edge.errors import RunError
 from pfm_edge.publishing._graphs import GraphRequest
 from pfm_edge.publishing._note import Note
 from pfm_edge.publishing._source import bundle_factory, class_entries
-from pfm_edge.registry import PackageRecord, Registry, read_registry
+from pfm_edge.registry import PackageRecord, Registry
 from pfm_edge.training import Run, in_use, load_model
 from pfm_edge_exporters import ExportReport, export_package
 from pfm_edge_runtime.keys import SigningKey
@@ -125,13 +125,14 @@ class _Note(Note):
         Raises:
             RunError: a class of the run is on the forget list by now.
         """
+        record = PackageRecord(self._package, model_id)
 
         def noted(known: Registry) -> Registry:
             self._require_none_forgotten(known)
-            known, self.place = known.with_export(PackageRecord(self._package, model_id))
+            known, self.place = known.with_export(record)
             return known
 
-        self.add(self._package, noted)
+        self.add(record, noted)
         return self.place
 
     def check_again(self) -> None:
@@ -140,7 +141,7 @@ class _Note(Note):
         Raises:
             RunError: there was something.
         """
-        known = read_registry(self._run.registry)
+        known = self.read_again()
         if set(self._run.class_ids) & set(known.forgotten):
             redact(self._package, known.forgotten)
         self._require_none_forgotten(known)

@@ -16,7 +16,7 @@ from typing import Any
 from pfm_edge.erasing import redact
 from pfm_edge.errors import RunError
 from pfm_edge.publishing._note import Note
-from pfm_edge.registry import PackageRecord, Registry, read_registry
+from pfm_edge.registry import PackageRecord, Registry
 from pfm_edge.training import Run, in_use
 from pfm_edge_exporters.targets import BuildProgress, Target, TargetReport, export_target
 from pfm_edge_runtime.bundle import ClassId
@@ -89,18 +89,18 @@ class _Note(Note):
             RunError: its package is not of this run, or holds a class that was forgotten.
         """
         self._path, self._held = Path(os.path.realpath(path)), package.bundle.class_ids
-        model_id = package.manifest.model_id
+        record = PackageRecord(self._path, package.manifest.model_id)
 
         def noted(known: Registry) -> Registry:
-            if model_id not in known.places:
+            if record.model_id not in known.places:
                 raise RunError(
                     f"{package.directory} was not exported from {self._run.path}: name the run "
                     "that it came from"
                 )
             self._require_none_forgotten(known, package.directory)
-            return known.with_artefact(PackageRecord(self._path, model_id))
+            return known.with_artefact(record)
 
-        self.add(self._path, noted)
+        self.add(record, noted)
 
     def check_again(self) -> None:
         """Take out what a forget did not find yet, when the artefact was not there.
@@ -108,7 +108,7 @@ class _Note(Note):
         Raises:
             RunError: there was something.
         """
-        known = read_registry(self._run.registry)
+        known = self.read_again()
         if set(self._held) & set(known.forgotten):
             redact(self._path, known.forgotten)
         self._require_none_forgotten(known, self._path)

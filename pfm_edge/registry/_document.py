@@ -186,6 +186,10 @@ class Registry:
         others = (each for each in self.packages if each.path != artefact.path)
         return replace(self, packages=(*others, artefact))
 
+    def without_artefact(self, path: Path) -> "Registry":
+        """Take back the note of a package, or of an artefact, that never came to be."""
+        return replace(self, packages=tuple(each for each in self.packages if each.path != path))
+
     def with_export(self, package: PackageRecord) -> tuple["Registry", tuple[int, int]]:
         """Note an export, and take the next (epoch, sequence) of its model."""
         epoch, sequence = self.places.get(package.model_id, _NO_PLACE)

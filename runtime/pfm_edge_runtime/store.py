@@ -11,7 +11,7 @@ Temporary names start with a dot and end in ``.tmp`` beside what they replace; a
 killed may leave one (``erasure.finish`` removes it), an exception never does.
 """
 
-# ruff: noqa: PTH102, PTH104, PTH108 (system calls by name: the fault tests count them)
+# ruff: noqa: PTH102, PTH104, PTH106, PTH108 (system calls by name: the fault tests count them)
 
 import errno
 import os
@@ -83,7 +83,7 @@ def staged_directory(
     Every file and directory in it is synced first. A new target appears by one rename; an old one
     is exchanged for the new in one step where the system can (Linux), by renames elsewhere,
     and removed afterwards. If the block raises, or the disk refuses, the staging directory is
-    removed and ``target`` is as it was.
+    removed, with the parents that were made for it, and ``target`` is as it was.
 
     Args:
         target: The directory to write; missing parents are made.
@@ -98,20 +98,19 @@ def staged_directory(
     target = Path(os.path.realpath(target))
     with mapped_errors(target):
         require_replaceable(target, overwrite=overwrite, marker=marker)
-        if not target.parent.is_dir():
-            target.parent.mkdir(parents=True, exist_ok=True)
-        staging = sibling(target)
-        os.mkdir(staging)
-        try:
-            yield staging
-            _sync_tree(staging)
-            # Again: an export takes a while, and another may have got there first.
-            require_replaceable(target, overwrite=overwrite, marker=marker)
-            _publish(staging, target, discard)
-        except BaseException:
-            with suppress(OSError, StorageError):
-                discard(staging)
-            raise
+        with _parents(target):
+            staging = sibling(target)
+            os.mkdir(staging)
+            try:
+                yield staging
+                _sync_tree(staging)
+                # Again: an export takes a while, and another may have got there first.
+                require_replaceable(target, overwrite=overwrite, marker=marker)
+                _publish(staging, target, discard)
+            except BaseException:
+                with suppress(OSError, StorageError):
+                    discard(staging)
+                raise
 
 
 @contextmanager
@@ -156,6 +155,21 @@ def require_replaceable(target: Path, *, overwrite: bool, marker: str | None = N
         raise StorageError(f"{target} holds no {marker}, so it is not replaced: remove it yourself")
     if Path.cwd().is_relative_to(target):
         raise StorageError(f"{target} is in use: leave that directory before replacing it")
+
+
+@contextmanager
+def _parents(target: Path) -> Iterator[None]:
+    """Make the parents of ``target`` that are missing; if the block raises, they go again."""
+    missing = [each for each in target.parents if not each.is_dir()]
+    try:
+        if missing:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):  # somebody put something there, or the disk refuses this, too
+            for each in missing:
+                os.rmdir(each)
+        raise
 
 
 def _publish(staging: Path, target: Path, discard: Callable[[Path], None]) -> None:

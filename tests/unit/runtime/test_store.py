@@ -108,6 +108,23 @@ def test_makes_a_new_directory_with_its_parents(tmp_path: Path) -> None:
     assert _names(tmp_path / "a") == ["b"]
 
 
+def test_parents_that_were_made_for_a_failure_go_with_it(tmp_path: Path) -> None:
+    def fail(target: Path, *beside: Path) -> None:
+        with staged_directory(target, overwrite=False):
+            for each in beside:
+                each.touch()
+            raise KeyboardInterrupt
+
+    (tmp_path / "a").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        fail(tmp_path / "a" / "b" / "c" / "d")
+    assert _names(tmp_path) == ["a"]
+    assert _names(tmp_path / "a") == []
+    with pytest.raises(KeyboardInterrupt):
+        fail(tmp_path / "b" / "c" / "d", tmp_path / "b" / "mine")
+    assert _names(tmp_path / "b") == ["mine"]
+
+
 def test_fills_an_empty_directory(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     _write(tmp_path / "model", "new", overwrite=False)
