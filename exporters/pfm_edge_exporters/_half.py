@@ -7,13 +7,15 @@ Owns where the casts go, and the rules that the result is checked against::
 
 Weights' products run in float16: linear layers, the patch embedding, attention's weighted sum.
 Float32 stay the layer normalisations, the attention scores from the queries and keys on, softmax,
-the residual stream with its layer scales, and the classifier, so that neither a massive activation
-nor a small scale is lost. Inputs and outputs keep their types: one bundle serves every precision.
+gated products (``_gates`` gives what reads them room), the residual stream with its layer scales,
+and the classifier, so that neither a massive activation nor a small scale is lost. Inputs and
+outputs keep their types: one bundle serves every precision.
 """
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from pfm_edge_exporters._gates import gated_products, make_room
 from pfm_edge_exporters._wiring import ELEMENTWISE, MOVING, Wiring
 from pfm_edge_exporters.errors import ExportError
 
@@ -33,8 +35,9 @@ def to_half(model: ModelProto) -> None:
     Raises:
         ExportError: A weight is too large for float16.
     """
+    room = make_room(model)
     wiring = Wiring.of(model)
-    half = _Choice(wiring).half_nodes()
+    half = _Choice(wiring, room.full).half_nodes()
     _Casts(model.graph, wiring, half).insert()
 
 
@@ -46,9 +49,10 @@ class _Choice:
     the nearest product on, and what was only moved is moved in the width in which it is read.
     """
 
-    def __init__(self, wiring: Wiring) -> None:
+    def __init__(self, wiring: Wiring, full: frozenset[str]) -> None:
         self._wiring = wiring
         self._half: set[str] = set()  # nodes, by their first output
+        self._full = full
         self._behind_softmax = wiring.behind_softmax()
         self._scores = {
             node.output[0]
@@ -68,7 +72,7 @@ class _Choice:
 
     def _starts_half(self, node: NodeProto) -> bool:
         varying = self._wiring.varying(node)
-        if node.output[0] in self._scores:
+        if node.output[0] in self._scores | self._full:
             return False
         if node.op_type in _PRODUCTS:
             weighted = len(varying) < 2  # noqa: PLR2004 (the classifier multiplies two inputs)
@@ -86,7 +90,7 @@ class _Choice:
     def _follow_readers(self, node: NodeProto) -> None:
         name = node.output[0]
         moves = node.op_type in MOVING | {"Cast"}
-        if name in self._scores or not (moves or node.op_type in ELEMENTWISE):
+        if name in self._scores | self._full or not (moves or node.op_type in ELEMENTWISE):
             return
         wanted = self._wanted(node)
         if wanted == {_FULL} and not self._is_bias(node) and not self._takes_part(node):
@@ -216,24 +220,32 @@ def require_half_rules(model: ModelProto) -> None:
 
     Raises:
         ExportError: A layer normalisation, a softmax or the product of queries and keys computes
-            in float16, a cast lies between scores and softmax, or nothing at all is in float16.
+            in float16, or that of two activations, a cast lies between scores and softmax, or
+            nothing at all is in float16.
     """
     wiring = Wiring.of(model)
     kinds = wiring.types
     for node in wiring.nodes:
         if node.op_type in _NEVER_HALF and _HALF in {kinds.get(name) for name in node.input}:
             raise _broken(f"{node.name} computes in float16")
+    _require_full_attention(wiring)
+    for gate in gated_products(wiring):
+        if kinds.get(gate.output[0]) == _HALF:
+            raise _broken(f"{gate.name} multiplies two activations in float16")
+    products = [node for node in wiring.nodes if node.op_type in _PRODUCTS]
+    if not any(kinds.get(node.output[0]) == _HALF for node in products):
+        raise _broken("no product computes in float16")
+
+
+def _require_full_attention(wiring: Wiring) -> None:
     for attention in wiring.attentions():
         if not attention.scores:
             raise _broken(f"{attention.softmax.name} has no product of queries and keys before it")
         for score in attention.scores:
-            if {kinds.get(name) for name in score.input} != {_FULL}:
+            if {wiring.types.get(name) for name in score.input} != {_FULL}:
                 raise _broken(f"{score.name} multiplies queries and keys in float16")
         if cast := next((n for n in attention.between if n.op_type == "Cast"), None):
             raise _broken(f"{cast.name} lies between the scores and {attention.softmax.name}")
-    products = [node for node in wiring.nodes if node.op_type in _PRODUCTS]
-    if not any(kinds.get(node.output[0]) == _HALF for node in products):
-        raise _broken("no product computes in float16")
 
 
 def _broken(finding: str) -> ExportError:

@@ -4,11 +4,15 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from pfm_edge_exporters import ExportError
 from pfm_edge_exporters._canonical import tidy
+from pfm_edge_exporters._gates import gated_products
+from pfm_edge_exporters._graph_rules import require_valid
 from pfm_edge_exporters._half import require_half_rules, to_half
 from pfm_edge_exporters._wiring import Wiring
 from tests.support.tiny_torch import LAYERS, joint_graph, prefix_graph
@@ -147,3 +151,48 @@ def test_a_cast_between_scores_and_softmax_is_refused():
 
 def test_a_graph_with_nothing_in_half_precision_is_refused():
     assert "no product computes in float16" in broken(onnx.load_model_from_string(prefix_graph()))
+
+
+GATED = """
+    <ir_version: 10, opset_import: ["" : 18]>
+    graph (float[n, 2] x) => (float[n, 2] y)
+    <float[2, 4] one = {0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08},
+     float[2, 4] two = {8, 7, 6, 5, 4, 3, 2, 1},
+     float[4, 2] down = {1, 2, 3, 4, 5, 6, 7, 8}, float[2] bias = {1, 2}> {
+        gate = MatMul(x, one)
+        value = MatMul(x, two)
+        likely = Sigmoid(gate)
+        active = Mul(gate, likely)
+        gated = Mul(active, value)
+        mixed = READ
+        y = Add(mixed, x)
+    }
+"""
+
+
+@pytest.mark.parametrize("text", ["MatMul(gated, down)", "Gemm(gated, down, bias)"])
+def test_what_a_gate_multiplies_has_room(text):
+    model = onnx.parser.parse_model(GATED.replace("READ", text))
+    image = np.array([[800, 400], [-1, 0.5]], np.float32)  # the product is 280,000
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": image})
+    to_half(model)
+    require_valid(model)
+    wiring = Wiring.of(model)
+    assert [each.output[0] for each in gated_products(wiring)] == ["gated"]  # and not x * f(x)
+    kinds = {each.output[0]: wiring.types[each.output[0]] for each in wiring.nodes}
+    assert kinds["gate"] == kinds["value"] == HALF
+    assert kinds["active"] == kinds["gated"] == kinds["mixed"] == FULL
+    assert kinds.get("mixed/divided") == (HALF if "MatMul" in text else None)
+    (found,) = ReferenceEvaluator(model).run(None, {"x": image})
+    assert expected.max() > 1e6
+    np.testing.assert_allclose(found, expected, rtol=2e-3)
+
+
+def test_a_gated_product_in_half_precision_is_refused():
+    model = onnx.parser.parse_model(GATED.replace("READ", "MatMul(gated, down)"))
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    for value in [*model.graph.input, *model.graph.output]:
+        value.type.tensor_type.elem_type = HALF
+    assert "multiplies two activations in float16" in broken(model)
