@@ -4,7 +4,7 @@ Owns how a change gets from drafted to complete. There are three stages, because
 bytes of the one before: bundles and forget lists; root, targets and delegations; snapshot and
 timestamp, which are made when all the rest is there::
 
-    change = Change("publish", notes, {Role.BUNDLES: unsigned}, {"bundles/…": data})
+    change = Change("publish", {Role.BUNDLES: unsigned}, {"bundles/…": data})
     change, missing = advance(change, current, signers, now)
     missing                                  # () when it may be committed
 """
@@ -32,7 +32,7 @@ from pfm_edge.ota._roles import DELEGATED, Role
 from pfm_edge.ota._sealing import sealed
 from pfm_edge_runtime.errors import UpdateError
 
-__all__ = ["Change", "advance", "authority_of"]
+__all__ = ["Change", "advance", "authority_of", "name_targets"]
 
 _BASE = (Role.ROOT, Role.TARGETS, *DELEGATED)
 _JSON = ".json"
@@ -44,13 +44,11 @@ class Change:
 
     Attributes:
         kind: What a person asked for, as ``"forget"``.
-        notes: What it does, one line each, for those who sign.
         metadata: New versions by role; some of their signatures may be missing.
         targets: New targets by path; some of their signatures may be missing.
     """
 
     kind: str
-    notes: tuple[str, ...]
     metadata: Mapping[Role, AnyMetadata]
     targets: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -91,12 +89,14 @@ def advance(
     for role in (each for each in _BASE if each in change.metadata and each not in unfinished):
         metadata = change.metadata[role]
         if not metadata.signatures:
-            _name_targets(role, metadata, change.targets)
+            name_targets(role, metadata, change.targets)
         sign_metadata(role, metadata, authority, signers)
         missing += missing_signatures(role, metadata, authority)
     for role, make in ((Role.SNAPSHOT, _snapshot), (Role.TIMESTAMP, _timestamp)):
         if missing:
             break
+        if role is Role.SNAPSHOT and not _needs_snapshot(change, current, authority):
+            continue
         made = make(change, current, now + timedelta(days=days[role]))
         metadata = _kept(change.metadata.get(role), made)
         change = replace(change, metadata={**change.metadata, role: metadata})
@@ -131,10 +131,18 @@ def _with_envelopes(
     return replace(change, targets=targets), missing
 
 
-def _name_targets(role: Role, metadata: AnyMetadata, targets: Mapping[str, bytes]) -> None:
+def name_targets(role: Role, metadata: AnyMetadata, targets: Mapping[str, bytes]) -> None:
+    """Write length and hash of the targets into metadata that nobody signed yet."""
     for path in metadata.signed.targets if role in DELEGATED else ():
         if path in targets:
             metadata.signed.targets[path] = target_file(path, targets[path])
+
+
+def _needs_snapshot(change: Change, current: Current, authority: Authority) -> bool:
+    """Tell whether the snapshot in force would be wrong: each one costs every device a request."""
+    if change.metadata.keys() & {Role.SNAPSHOT, Role.TARGETS, *DELEGATED} or not current.metadata:
+        return True
+    return bool(missing_signatures(Role.SNAPSHOT, current.metadata[Role.SNAPSHOT], authority))
 
 
 def _snapshot(change: Change, current: Current, expires: datetime) -> AnyMetadata:

@@ -10,14 +10,13 @@ plain forget list; the timestamp. A device that asks in between sees the old tim
 everything that it names. Then old targets are overwritten and removed, and last the journal.
 """
 
-# ruff: noqa: PTH102, PTH104, PTH108 (system calls by name: the fault tests count them)
+# ruff: noqa: PTH102, PTH108 (system calls by name: the fault tests count them)
 
 import os
 import re
-import secrets
 from pathlib import Path
 
-from pfm_edge.ota._journal import Stored, clear, leftovers, load
+from pfm_edge.ota._journal import Stored, clear_leftovers, discard, load
 from pfm_edge.ota._layout import Layout
 from pfm_edge.ota._roles import DELEGATED, Role
 from pfm_edge.registry import change_registry
@@ -54,12 +53,8 @@ def finish(layout: Layout, registry: Path) -> bool:
         _forget(stored, registry)
         _publish(stored, layout)
         _remove(stored, layout)
-        with mapped_errors(layout.committing):
-            done = layout.directory / f".committing.{secrets.token_hex(8)}.tmp"
-            os.rename(layout.committing, done)
-            sync(layout.directory)
-    for each in leftovers(layout):
-        clear(each)
+        discard(layout.committing)
+    clear_leftovers(layout)
     return decided
 
 

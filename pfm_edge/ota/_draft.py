@@ -10,6 +10,7 @@ Owns how new targets get into new metadata::
 Bundles that no channel names any more are left out of the new metadata, and so their files go.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pfm_edge.ota._change import Change
@@ -18,12 +19,13 @@ from pfm_edge.ota._metadata import AnyMetadata, next_version, target_file
 from pfm_edge.ota._repository import Work
 from pfm_edge.ota._roles import Role
 from pfm_edge_runtime.bundle import Bundle, ClassId
-from pfm_edge_runtime.manifest import ModelId
 from pfm_edge_runtime.ota.channel import Channel, Release
-from pfm_edge_runtime.ota.forget_list import ForgetList
+from pfm_edge_runtime.ota.forget_list import ForgetList, ForgetRow
 from pfm_edge_runtime.ota.names import FORGET_FILE, channel_target
 
 __all__ = ["Draft"]
+
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(slots=True)
@@ -35,14 +37,12 @@ class Draft:
         kind: What a person asked for.
         metadata: New versions by role.
         targets: New targets by path.
-        notes: What it does, for people.
     """
 
     work: Work
     kind: str
     metadata: dict[Role, AnyMetadata] = field(default_factory=dict)
     targets: dict[str, bytes] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
     @property
     def epoch(self) -> int:
@@ -77,14 +77,40 @@ class Draft:
         for path in [each for each in targets if each.startswith(folder) and each not in named]:
             del targets[path]
 
+    @property
+    def now(self) -> str:
+        """The time, as statements spell it."""
+        return self.work.now.strftime(_TIME)
+
+    def next_forget_list(self, new: Iterable[ForgetRow] = ()) -> ForgetList:
+        """Return the forget list with more rows, or as it was, to be signed anew."""
+        before = self.work.current.forget_list
+        rows = sorted((*before.rows, *new), key=lambda each: each.class_id)
+        return ForgetList(before.number + 1, self.now, tuple(rows))
+
     def put_forget_list(self, forget_list: ForgetList) -> None:
         """Add the forget list."""
         self._put(Role.FORGET, FORGET_FILE, forget_list.seal([]))
 
-    def reissue(self, channel: Channel, without: frozenset[ClassId] = frozenset()) -> Channel:
-        """Issue all live bundles of a channel once more, at the next places, and return it."""
+    def reissue(
+        self,
+        channel: Channel,
+        *,
+        without: frozenset[ClassId] = frozenset(),
+        after: Channel | None = None,
+    ) -> Channel:
+        """Issue all live bundles of a channel once more, at the next places.
+
+        Args:
+            channel: The bundles.
+            without: Classes that they shall not hold any more.
+            after: The channel that the new places come after; the same by default.
+
+        Returns:
+            The channel as it will be.
+        """
         stable = candidate = None
-        place = self.next_place(channel)
+        place = self.next_place(after or channel)
         if channel.stable is not None:
             stable = self._again(channel.stable, place, without)
             place = (place[0], place[1] + 1)
@@ -96,13 +122,7 @@ class Draft:
 
     def change(self) -> Change:
         """Return what is to be signed."""
-        return Change(self.kind, tuple(self.notes), self.metadata, self.targets)
-
-    def note_release(self, model_id: ModelId, release: Release, count: int, what: str) -> None:
-        """Note a bundle for people."""
-        self.notes.append(
-            f"{model_id[:19]}…: bundle {release.epoch}-{release.sequence}, {count} classes, {what}"
-        )
+        return Change(self.kind, self.metadata, self.targets)
 
     def _again(
         self, release: Release, place: tuple[int, int], without: frozenset[ClassId]
@@ -110,8 +130,6 @@ class Draft:
         bundle = self.work.current.bundle(release)
         again = reissued(bundle, place=place, issued_at=self.work.now, without=without)
         made = self.put_bundle(again)
-        what = f"in place of {release.epoch}-{release.sequence}"
-        self.note_release(bundle.model_id, made, len(again), what)
         return Release(*place, made.statement, made.target, release.rollout)
 
     def _put(self, role: Role, path: str, data: bytes) -> None:

@@ -9,7 +9,7 @@ What a class leaves in the repository is its id: in the registry, and in a row o
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pfm_edge.ota._draft import Draft
 from pfm_edge.ota._keys import Signers
@@ -17,12 +17,11 @@ from pfm_edge.ota._repository import Outcome, PublisherRepository, Work
 from pfm_edge.registry import Registry, read_registry
 from pfm_edge_runtime.bundle import ClassId, is_class_id
 from pfm_edge_runtime.errors import ConfigError, UnknownClassError
-from pfm_edge_runtime.ota.forget_list import REASONS, ForgetList, ForgetRow
+from pfm_edge_runtime.ota.forget_list import REASONS, ForgetRow
 
 __all__ = ["OrderRequest", "forget"]
 
 _UNKNOWN = "no class of the registry: an id of another registry needs --unknown"
-_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +68,23 @@ def forget(
     order = order or OrderRequest()
     with repository.work(signers) as work:
         class_ids = _found(work, names, unknown=unknown)
-        before = work.current.forget_list
-        listed = {each.class_id for each in before.rows}
+        listed = {each.class_id for each in work.current.forget_list.rows}
         new = [each for each in class_ids if each not in listed]
         if not new:
             return Outcome(True, ("every one of these classes is on the forget list already",))
         draft = Draft(work, "forget")
-        draft.put_forget_list(_longer(before, new, order, work))
+        draft.put_forget_list(draft.next_forget_list(_rows(new, order, draft.now)))
         for channel in work.current.channels.values():
             releases = filter(None, (channel.stable, channel.candidate))
             held = {each for release in releases for each in work.current.bundle(release).class_ids}
             if held & set(class_ids):
-                draft.reissue(channel, frozenset(class_ids))
+                draft.reissue(channel, without=frozenset(class_ids))
         return work.settle(draft.change())
 
 
-def _longer(
-    before: ForgetList, new: Sequence[ClassId], order: OrderRequest, work: Work
-) -> ForgetList:
-    now = work.now.strftime(_TIME)
+def _rows(new: Sequence[ClassId], order: OrderRequest, now: str) -> list[ForgetRow]:
     order_id = order.order_id or secrets.token_hex(8)
-    rows = [*before.rows, *(ForgetRow(each, order_id, order.reason, now) for each in new)]
-    ordered = tuple(sorted(rows, key=lambda each: each.class_id))
-    return replace(before, number=before.number + 1, issued_at=now, rows=ordered, digest="")
+    return [ForgetRow(each, order_id, order.reason, now) for each in new]
 
 
 def _found(work: Work, names: Sequence[str], *, unknown: bool) -> list[ClassId]:

@@ -8,7 +8,7 @@ Owns what `pfm-edge ota init` does::
 The first change is one like any other: where private keys are missing it waits for signatures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from pfm_edge_runtime.errors import ConfigError
 from pfm_edge_runtime.ota.forget_list import ForgetList
 from pfm_edge_runtime.ota.names import FORGET_FILE
 
-__all__ = ["InitRequest", "init_repository", "new_keys", "require_keys"]
+__all__ = ["InitRequest", "init_repository", "new_keys", "require_apart", "require_keys"]
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -97,7 +97,7 @@ def init_repository(
         require_keys(
             role, [each.public for each in request.keys.get(role, ())], request.threshold(role)
         )
-    _require_apart(request.keys)
+    require_apart({role: [each.key_id for each in request.keys[role]] for role in Role})
     read_registry(request.registry)
     named = [each for role in Role for each in request.keys[role]]
     settings = Settings(
@@ -129,11 +129,15 @@ def require_keys(role: Role, keys: Sequence[Key], threshold: int) -> None:
         raise ConfigError(f"{role}: its keys must be Ed25519: they sign bundles and forget lists")
 
 
-def _require_apart(keys: Mapping[Role, Sequence[RoleKey]]) -> None:
-    """Keep the keys that lie on a server out of the roles that must survive its theft."""
-    online = {each.key_id for role in Role if role.online for each in keys[role]}
+def require_apart(key_ids: Mapping[Role, Collection[str]]) -> None:
+    """Keep the keys that lie on a server out of the roles that must survive its theft.
+
+    Raises:
+        ConfigError: A key of the snapshot or the timestamp serves another role, too.
+    """
+    online = {each for role in Role if role.online for each in key_ids[role]}
     for role in (each for each in Role if not each.online):
-        if online.intersection(each.key_id for each in keys[role]):
+        if not online.isdisjoint(key_ids[role]):
             raise ConfigError(
                 f"{role}: a key of snapshot or timestamp must serve nothing else: it lies where a "
                 "scheduler reads it"
@@ -151,5 +155,4 @@ def _first_change(work: Work, request: InitRequest) -> Change:
         metadata[role].signed.expires = work.expires(role)
     data = ForgetList(1, work.now.strftime(_TIME), ()).seal([])
     metadata[Role.FORGET].signed.targets[FORGET_FILE] = target_file(FORGET_FILE, data)
-    notes = ("the first root, targets and delegations, and an empty forget list",)
-    return Change("init", notes, metadata, {FORGET_FILE: data})
+    return Change("init", metadata, {FORGET_FILE: data})

@@ -1,9 +1,9 @@
 """Issuing bundles: the same classes at a later place, or fewer of them.
 
-Owns what becomes of a channel and its bundles when something must be issued anew::
+Owns what a bundle becomes when it must be issued anew::
 
-    issued = Issuer(work, authority)
-    issued.at_next_place(channel, bundle)
+    place = epoch, last_sequence(channel, epoch) + 1
+    reissued(bundle, place=place, issued_at=now, without=[class_id])
 
 The epoch is the version of the root, so that a stolen bundle key cannot run ahead of the next
 rotation; within an epoch the sequence counts from 1.

@@ -1,10 +1,10 @@
 """The journal: a change is on the disk, whole, before any of it can be seen.
 
-Owns `pending/` and `committing/`. A change is written to the first; when it has every signature,
-one rename to the second decides it, and from then on it is carried out, by this process or by the
-next (`_commit`)::
+Owns `pending/` and `committing/`. A change waits for signatures in the first; when it has them all,
+one rename puts it whole into the second. That decides it, and from then on it is carried out, by
+this process or by the next (`_commit`)::
 
-    store(layout, change, current)
+    store(layout, change, current, complete=False)
     stored = load(layout.pending)
     stored.change, stored.base
     decide(layout, change, current)
@@ -15,7 +15,6 @@ another machine.
 
 # ruff: noqa: PTH102, PTH104, PTH106 (system calls by name: the fault tests count them)
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -28,14 +27,23 @@ from pfm_edge.ota._current import Current
 from pfm_edge.ota._layout import Layout
 from pfm_edge.ota._metadata import AnyMetadata, parse_metadata, target_file
 from pfm_edge.ota._roles import DELEGATED, Role
-from pfm_edge_runtime._disk import mapped_errors, sync
+from pfm_edge_runtime._disk import SUFFIX, mapped_errors, sibling, sync
 from pfm_edge_runtime._strict_json import JsonLimits, StrictJsonError, canonical, parse_canonical
 from pfm_edge_runtime.bundle import BundleLimits
 from pfm_edge_runtime.erasure import erase
 from pfm_edge_runtime.errors import RepositoryError
 from pfm_edge_runtime.store import staged_directory, write_atomic
 
-__all__ = ["Stored", "clear", "decide", "leftovers", "load", "store", "update"]
+__all__ = [
+    "Stored",
+    "clear_leftovers",
+    "decide",
+    "discard",
+    "is_change",
+    "load",
+    "store",
+    "update",
+]
 
 _FORMAT = "pfm-ota-change/1"
 _MAX_METADATA = 1 << 26
@@ -69,17 +77,22 @@ class Stored:
     remove: tuple[str, ...] = ()
 
 
-def store(layout: Layout, change: Change, current: Current) -> None:
-    """Write a new change to `pending/`, which must not be there.
+def store(layout: Layout, change: Change, current: Current, *, complete: bool) -> None:
+    """Write a new change: one that is complete is decided by that, another waits.
 
     Raises:
+        RepositoryError: It names a target that it does not hold.
         StorageError: The disk refused, and nothing is there.
     """
-    with staged_directory(layout.pending, overwrite=False) as staging:
+    folder = layout.committing if complete else layout.pending
+    gone = _removed(layout, change, current) if complete else []
+    with staged_directory(folder, overwrite=False) as staging:
         for name, data in _files(change).items():
             _write(staging / name, data)
         for role, metadata in current.metadata.items():
             _write(staging / _BASE / f"{role}.json", metadata.to_bytes())
+        if complete:
+            _write(staging / _REMOVE, canonical([*gone]))
 
 
 def update(pending: Path, change: Change) -> None:
@@ -102,7 +115,7 @@ def load(folder: Path) -> Stored:
     Raises:
         RepositoryError: There is none, or it is damaged.
     """
-    kind, notes = _read_header(folder / _CHANGE)
+    kind = _read_header(folder / _CHANGE)
     metadata = _read_metadata(folder / _METADATA)
     paths = [path for role in DELEGATED if role in metadata for path in _paths(metadata[role])]
     most = BundleLimits().max_file_bytes
@@ -114,7 +127,7 @@ def load(folder: Path) -> Stored:
     remove: tuple[str, ...] = ()
     if (folder / _REMOVE).exists():
         remove = _texts(_read_json(folder / _REMOVE))
-    change = Change(kind, notes, metadata, targets)
+    change = Change(kind, metadata, targets)
     return Stored(change, _read_metadata(folder / _BASE), remove)
 
 
@@ -125,20 +138,43 @@ def decide(layout: Layout, change: Change, current: Current) -> None:
         RepositoryError: A target is missing, or is not the one that was signed.
         StorageError: The disk refused.
     """
-    staying = {layout.public_target(*each) for each in _files_after(change, current)}
-    gone = sorted(str(each.relative_to(layout.directory)) for each in current.files() - staying)
-    write_atomic(layout.pending / _REMOVE, canonical([*gone]))
+    write_atomic(layout.pending / _REMOVE, canonical([*_removed(layout, change, current)]))
     with mapped_errors(layout.committing):
         os.rename(layout.pending, layout.committing)
         sync(layout.directory)
 
 
-def clear(folder: Path) -> None:
-    """Remove a folder of this kind, and erase the class tensors in it.
+def is_change(folder: Path) -> bool:
+    """Tell whether a folder is one of these."""
+    return (folder / _CHANGE).exists()
+
+
+def discard(folder: Path) -> None:
+    """Remove one of the two folders: at once by its name, then erasing what is in it.
 
     Raises:
-        StorageError: The disk refused; what is left waits for the next time.
+        StorageError: The disk refused; what is left waits for :func:`clear_leftovers`.
     """
+    aside = sibling(folder)
+    with mapped_errors(folder):
+        os.rename(folder, aside)
+        sync(folder.parent)
+    _clear(aside)
+
+
+def clear_leftovers(layout: Layout) -> None:
+    """Remove what a crash left of folders that were being written or removed.
+
+    Raises:
+        StorageError: The disk refused; what is left waits for the next call.
+    """
+    for each in sorted(layout.directory.iterdir()):
+        if each.name.startswith(".") and each.name.endswith(SUFFIX) and each.is_dir():
+            _clear(each)
+
+
+def _clear(folder: Path) -> None:
+    """Remove a folder; the class tensors in it are erased."""
     for root, _, files in os.walk(folder, topdown=False):
         for name in files:
             erase(Path(root, name))
@@ -148,23 +184,20 @@ def clear(folder: Path) -> None:
         sync(folder.parent)
 
 
-def leftovers(layout: Layout) -> list[Path]:
-    """List what a crash left of folders that were being written or removed."""
-    return sorted(
-        each
-        for each in layout.directory.iterdir()
-        if each.name.startswith(".") and each.name.endswith(".tmp") and each.is_dir()
-    )
-
-
 def _files(change: Change) -> dict[str, bytes]:
     """Return the files of a change: targets first, metadata then, so that hashes come last."""
-    header = {"format": _FORMAT, "kind": change.kind, "notes": [*change.notes]}
+    header = {"format": _FORMAT, "kind": change.kind}
     return {
-        _CHANGE: json.dumps(header, indent=2, ensure_ascii=False).encode(),
+        _CHANGE: canonical({**header}),
         **{f"{_TARGETS}/{path}": data for path, data in change.targets.items()},
         **{f"{_METADATA}/{role}.json": each.to_bytes() for role, each in change.metadata.items()},
     }
+
+
+def _removed(layout: Layout, change: Change, current: Current) -> list[str]:
+    """List the files of targets that are in force, and will not be."""
+    staying = {layout.public_target(*each) for each in _files_after(change, current)}
+    return sorted(str(each.relative_to(layout.directory)) for each in current.files() - staying)
 
 
 def _files_after(change: Change, current: Current) -> Iterable[tuple[str, str]]:
@@ -204,14 +237,10 @@ def _paths(metadata: AnyMetadata) -> list[str]:
     return found
 
 
-def _read_header(path: Path) -> tuple[str, tuple[str, ...]]:
-    data = read_whole(path, most=_MAX_METADATA, error=RepositoryError)
-    try:
-        found = json.loads(data)
-        if found["format"] == _FORMAT:
-            return str(found["kind"]), tuple(map(str, found["notes"]))
-    except (KeyError, TypeError, ValueError):
-        pass
+def _read_header(path: Path) -> str:
+    match _read_json(path):
+        case {"format": str(form), "kind": str(kind), **rest} if form == _FORMAT and not rest:
+            return kind
     raise RepositoryError(f"{path}: it is no change of a repository, or it was damaged")
 
 

@@ -28,6 +28,7 @@ from tuf.api.metadata import (
     TargetFile,
     Targets,
     Timestamp,
+    VerificationResult,
 )
 from tuf.api.metadata import Role as TufRole
 from tuf.api.serialization import DeserializationError
@@ -42,6 +43,7 @@ __all__ = [
     "Authority",
     "MetadataByRole",
     "Missing",
+    "change_keys",
     "meta_file",
     "missing_signatures",
     "new_root",
@@ -174,6 +176,25 @@ def next_version(found: AnyMetadata, expires: datetime) -> AnyMetadata:
     return Metadata(signed)
 
 
+def change_keys(
+    metadata: AnyMetadata, role: Role, add: Iterable[Key], remove: Iterable[str], threshold: int
+) -> None:
+    """Change the keys of a role in the root, or of a delegation in the targets metadata.
+
+    Raises:
+        ConfigError: A key that shall go is none of the role's.
+    """
+    signed = metadata.signed
+    for key_id in remove:
+        try:
+            signed.revoke_key(key_id, role.value)
+        except ValueError as error:
+            raise ConfigError(f"{role}: it has no key {key_id[:16]}…") from error
+    for key in add:
+        signed.add_key(key, role.value)
+    signed.get_delegated_role(role.value).threshold = threshold
+
+
 def target_file(path: str, data: bytes) -> TargetFile:
     """Describe a target: length and SHA-256."""
     return TargetFile.from_data(path, data, [_HASH])
@@ -191,9 +212,11 @@ def sign_metadata(
 
     Raises:
         KeyFileError: A key that was named for this refuses to sign.
+        RepositoryError: The role has no keys there.
     """
-    for key_id in _may_sign(role, authority):
-        signer = signers.of(key_id) if key_id not in metadata.signatures else None
+    unsigned = {key_id for each in _results(role, metadata, authority) for key_id in each.unsigned}
+    for key_id in sorted(unsigned):
+        signer = signers.of(key_id)
         if signer is not None:
             metadata.signatures[key_id] = signer.sign(metadata.signed_bytes)
 
@@ -206,27 +229,21 @@ def missing_signatures(
     Raises:
         RepositoryError: The role has no keys there.
     """
-    results = []
-    try:
-        arguments = (role.value, metadata.signed_bytes, metadata.signatures)
-        if role is Role.ROOT:
-            roots = [metadata] if authority.before is None else [authority.before, metadata]
-            results = [each.signed.get_verification_result(*arguments) for each in roots]
-        else:
-            signed = authority.targets.signed if role in DELEGATED else authority.root.signed
-            results = [signed.get_verification_result(*arguments)]
-    except (TufRepositoryError, ValueError) as error:
-        raise RepositoryError(f"{role}: {error}") from error
     found = {
         Missing(role, "metadata", each.missing, tuple(sorted(each.unsigned))): None
-        for each in results
+        for each in _results(role, metadata, authority)
         if each.missing
     }
     return tuple(found)
 
 
-def _may_sign(role: Role, authority: Authority) -> list[str]:
-    found = [*authority.keys(role)[1]]
-    if role is Role.ROOT and authority.before is not None:
-        found += authority.before.signed.get_delegated_role(role.value).keyids
-    return sorted(set(found))
+def _results(role: Role, metadata: AnyMetadata, authority: Authority) -> list[VerificationResult]:
+    if role is Role.ROOT:
+        judges = [metadata] if authority.before is None else [authority.before, metadata]
+    else:
+        judges = [authority.targets if role in DELEGATED else authority.root]
+    arguments = (role.value, metadata.signed_bytes, metadata.signatures)
+    try:
+        return [each.signed.get_verification_result(*arguments) for each in judges]
+    except (TufRepositoryError, ValueError) as error:
+        raise RepositoryError(f"{role}: {error}") from error

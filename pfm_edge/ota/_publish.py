@@ -91,8 +91,6 @@ def publish(
             )
             made = Channel(found.model_id, stable, candidate)
         draft.put_channel(made)
-        what = "for all devices" if rollout is None else f"for {rollout.percent} % of them"
-        draft.note_release(found.model_id, release, len(placed), what)
         return work.settle(draft.change())
 
 

@@ -20,10 +20,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from securesystemslib.signer import Key
+
 from pfm_edge.ota._change import Change, advance, authority_of
 from pfm_edge.ota._commit import finish
 from pfm_edge.ota._current import Current
-from pfm_edge.ota._journal import decide, load, store, update
+from pfm_edge.ota._description import describe
+from pfm_edge.ota._journal import decide, is_change, load, store, update
 from pfm_edge.ota._keys import Ask, RoleKey, Signers
 from pfm_edge.ota._layout import Layout
 from pfm_edge.ota._metadata import Authority, Missing
@@ -50,12 +53,14 @@ class Outcome:
     Attributes:
         committed: Whether it is published; else it waits in `pending/` for signatures.
         notes: What it does, one line each.
+        roles: The roles that have new metadata by it.
         missing: The signatures that it waits for.
         unavailable: Why a key that could sign is not at hand, by key id.
     """
 
     committed: bool
     notes: tuple[str, ...] = ()
+    roles: tuple[Role, ...] = ()
     missing: tuple[Missing, ...] = ()
     unavailable: dict[str, str] = field(default_factory=dict)
 
@@ -97,6 +102,31 @@ class Work:
         """Return who may sign a change."""
         return authority_of(change, self.current)
 
+    def require_published(self) -> None:
+        """Require that there is something to change.
+
+        Raises:
+            RepositoryError: There is not.
+        """
+        if not self.current.metadata:
+            raise RepositoryError(
+                f"{self.repository.directory}: nothing was published yet: sign what waits with "
+                "pfm-edge ota sign, or run ota init again"
+            )
+
+    def require_idle(self) -> None:
+        """Require that no other change is under way.
+
+        Raises:
+            RepositoryError: One waits for signatures, or nothing was published yet.
+        """
+        if is_change(self.repository.layout.pending):
+            raise RepositoryError(
+                f"{self.repository.directory}: a change waits for signatures: pfm-edge ota sign "
+                "adds them, pfm-edge ota abandon drops it"
+            )
+        self.require_published()
+
     def settle(self, change: Change) -> Outcome:
         """Sign a new change with the keys at hand, and publish it if that is enough.
 
@@ -106,31 +136,30 @@ class Work:
                 after that the next command goes on with it.
         """
         advanced, missing = self._advance(change)
-        store(self.repository.layout, advanced, self.current)
+        store(self.repository.layout, advanced, self.current, complete=not missing)
         return self._finish(advanced, missing)
 
-    def settle_pending(self) -> Outcome:
+    def settle_pending(self, change: Change) -> Outcome:
         """Sign the change that waits, and publish it if that is enough.
 
         Raises:
-            RepositoryError: No change waits.
+            As :meth:`settle`.
         """
-        layout = self.repository.layout
-        if not layout.pending.exists():
-            raise RepositoryError(f"{layout.directory}: no change waits for signatures")
-        advanced, missing = self._advance(load(layout.pending).change)
-        update(layout.pending, advanced)
+        advanced, missing = self._advance(change)
+        update(self.repository.layout.pending, advanced)
+        if not missing:
+            decide(self.repository.layout, advanced, self.current)
         return self._finish(advanced, missing)
 
     def _advance(self, change: Change) -> tuple[Change, tuple[Missing, ...]]:
         return advance(change, self.current, self.signers, self.now, self.settings.days)
 
     def _finish(self, change: Change, missing: tuple[Missing, ...]) -> Outcome:
-        layout = self.repository.layout
         if not missing:
-            decide(layout, change, self.current)
-            finish(layout, self.settings.registry)
-        return Outcome(not missing, change.notes, missing, dict(self.signers.reasons))
+            finish(self.repository.layout, self.settings.registry)
+        notes = describe(change, self.current.metadata)
+        roles = tuple(each for each in Role if each in change.metadata)
+        return Outcome(not missing, notes, roles, missing, dict(self.signers.reasons))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +242,10 @@ class PublisherRepository:
         """
         with self.held() as settings:
             current = Current.read(self.layout)
+            work = Work(self, settings, current, signers or self._remembered(settings, current))
             if not pending:
-                self._require_idle(current)
-            yield Work(self, settings, current, signers or self._remembered(settings, current))
+                work.require_idle()
+            yield work
 
     def signers(self, keys: Sequence[RoleKey] = (), *, ask: Ask | None = None) -> Signers:
         """Return the keys at hand: those named, and those that were when it was made.
@@ -237,25 +267,17 @@ class PublisherRepository:
         keys: Sequence[RoleKey] = (),
         ask: Ask | None = None,
     ) -> Signers:
-        public = {}
-        metadata = {**current.metadata}
+        known = [current.metadata]
         if self.layout.pending.exists():
-            metadata |= load(self.layout.pending).change.metadata
-        if Role.ROOT in metadata:
-            authority = Authority(metadata[Role.ROOT], metadata[Role.TARGETS])
-            public = {k: v for role in Role for k, v in authority.keys(role)[1].items()}
+            known.append({**current.metadata, **load(self.layout.pending).change.metadata})
+        public: dict[str, Key] = {}
+        for metadata in known:
+            if Role.ROOT in metadata:
+                authority = Authority(metadata[Role.ROOT], metadata[Role.TARGETS])
+                public |= {k: v for role in Role for k, v in authority.keys(role)[1].items()}
         remembered = [
             RoleKey(public[key_id], source)
             for key_id, source in settings.signers.items()
             if key_id in public
         ]
         return Signers(keys, remembered=remembered, ask=ask)
-
-    def _require_idle(self, current: Current) -> None:
-        if self.layout.pending.exists():
-            raise RepositoryError(
-                f"{self.directory}: a change waits for signatures: pfm-edge ota sign adds them, "
-                "pfm-edge ota abandon drops it"
-            )
-        if not current.metadata:
-            raise RepositoryError(f"{self.directory}: nothing was published yet: run ota init")

@@ -14,11 +14,13 @@ from pfm_edge.ota._keys import EnvelopeSigner, Signers, ed25519_of
 from pfm_edge.ota._metadata import Authority, Missing
 from pfm_edge.ota._roles import Role
 from pfm_edge_runtime.bundle import Bundle
-from pfm_edge_runtime.dsse import Envelope
+from pfm_edge_runtime.dsse import Envelope, Signature
+from pfm_edge_runtime.errors import RepositoryError
+from pfm_edge_runtime.keys import PublicKey
 from pfm_edge_runtime.ota.forget_list import MAX_FORGET_LIST_BYTES, PAYLOAD_TYPE
 from pfm_edge_runtime.ota.names import FORGET_FILE
 
-__all__ = ["sealed", "signed_by_enough"]
+__all__ = ["joined", "sealed", "signed_by_enough"]
 
 _BUNDLES = "bundles/"
 
@@ -47,6 +49,48 @@ def sealed(
         text = envelope.text.encode("ascii")
         return text, _lacking(envelope, role, "the forget list", authority)
     return data, ()
+
+
+def joined(path: str, mine: bytes, theirs: bytes) -> bytes:
+    """Return a target with the signatures that another copy of it has, too.
+
+    Raises:
+        RepositoryError: They are not copies of one target.
+    """
+    if path.startswith(_BUNDLES):
+        bundle, other = Bundle.from_bytes(mine), Bundle.from_bytes(theirs)
+        if bundle.payload == other.payload:
+            other.envelope.signers()
+            for each in other.envelope.signatures:
+                bundle = bundle.signed_by(_Made(each))
+            return bundle.to_bytes()
+    elif path == FORGET_FILE:
+        envelopes = [
+            Envelope.parse(data, payload_type=PAYLOAD_TYPE, max_bytes=MAX_FORGET_LIST_BYTES)
+            for data in (mine, theirs)
+        ]
+        if envelopes[0].payload == envelopes[1].payload:
+            envelopes[1].signers()
+            for each in envelopes[1].signatures:
+                envelopes[0] = envelopes[0].signed_by(_Made(each))
+            return envelopes[0].text.encode("ascii")
+    elif mine == theirs:
+        return mine
+    raise RepositoryError(f"{path}: the copy holds another one than the change that waits here")
+
+
+class _Made:
+    """A signature that was made elsewhere, in the place of its key."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._signature = signature
+
+    @property
+    def public(self) -> PublicKey:
+        return self._signature.public
+
+    def sign(self, message: bytes) -> bytes:  # noqa: ARG002 (as every signer's)
+        return self._signature.value
 
 
 def signed_by_enough(bundle: Bundle, authority: Authority) -> bool:

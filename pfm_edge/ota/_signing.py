@@ -1,0 +1,130 @@
+"""Signing a change that waits: here, or on another machine and back.
+
+Owns what `pfm-edge ota sign` and `ota abandon` do::
+
+    sign(repository, signers)                          # what waits in REPO/pending
+    sign_copy(Path("stick/pending"), signers)          # a copy of that folder, elsewhere
+    sign(repository, signers, copy=Path("stick/pending"))
+
+A copy that comes back adds signatures, and nothing else: what it says must be what waits here.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pfm_edge.ota._change import Change, advance, name_targets
+from pfm_edge.ota._current import Current
+from pfm_edge.ota._description import describe
+from pfm_edge.ota._journal import discard, is_change, load, update
+from pfm_edge.ota._keys import Signers
+from pfm_edge.ota._layout import Layout
+from pfm_edge.ota._metadata import AnyMetadata
+from pfm_edge.ota._repository import Outcome, PublisherRepository, utc_now
+from pfm_edge.ota._roles import Role
+from pfm_edge.ota._sealing import joined
+from pfm_edge_runtime.errors import RepositoryError
+
+__all__ = ["abandon", "sign", "sign_copy"]
+
+
+def sign(
+    repository: PublisherRepository, signers: Signers | None = None, *, copy: Path | None = None
+) -> Outcome:
+    """Sign the change that waits, and publish it if that is enough.
+
+    Args:
+        repository: Where it waits.
+        signers: The keys at hand; the remembered ones by default.
+        copy: A copy of `pending/` that was signed elsewhere; its signatures are taken over.
+
+    Raises:
+        RepositoryError: No change waits, or the copy is of another one.
+        KeyFileError: A key that was named refuses to sign.
+    """
+    layout = repository.layout
+    with repository.work(signers, pending=True) as work:
+        if not layout.pending.exists():
+            raise RepositoryError(f"{layout.directory}: no change waits for signatures")
+        change = load(layout.pending).change
+        if copy is not None:
+            change = _taken_over(change, load(copy).change)
+        return work.settle_pending(change)
+
+
+def sign_copy(folder: Path, signers: Signers) -> Outcome:
+    """Sign a copy of a `pending/` folder; it goes back to its repository then.
+
+    Raises:
+        RepositoryError: It is no such copy.
+        KeyFileError: A key that was named refuses to sign.
+    """
+    stored = load(folder)
+    current = Current(Layout(folder), stored.base)
+    days = {role: role.days for role in Role}
+    change, missing = advance(stored.change, current, signers, utc_now(), days)
+    update(folder, change)
+    return Outcome(
+        False, describe(change, stored.base), (*change.metadata,), missing, dict(signers.reasons)
+    )
+
+
+def abandon(repository: PublisherRepository) -> bool:
+    """Drop the change that waits, and erase what it holds.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        StorageError: The disk refused; the next command goes on.
+    """
+    with repository.held():
+        if not is_change(repository.layout.pending):
+            return False
+        discard(repository.layout.pending)
+        return True
+
+
+def _taken_over(change: Change, copy: Change) -> Change:
+    """Return the change with the signatures of a copy."""
+    if (
+        change.metadata.keys() - copy.metadata.keys()
+        or change.targets.keys() != copy.targets.keys()
+    ):
+        raise _another()
+    targets = {
+        path: data if _closed(path, change) else joined(path, data, copy.targets[path])
+        for path, data in change.targets.items()
+    }
+    metadata = {
+        role: _with_signatures(role, each, copy, targets) for role, each in change.metadata.items()
+    }
+    last = (Role.SNAPSHOT, Role.TIMESTAMP)  # made here, or where their keys are
+    added = {each: copy.metadata[each] for each in last if each in copy.metadata}
+    return Change(change.kind, {**added, **metadata}, targets)
+
+
+def _closed(path: str, change: Change) -> bool:
+    """Tell whether somebody signed the metadata that names the hash of a target."""
+    return any(
+        each.signatures and path in getattr(each.signed, "targets", {})
+        for each in change.metadata.values()
+    )
+
+
+def _with_signatures(
+    role: Role, metadata: AnyMetadata, copy: Change, targets: Mapping[str, bytes]
+) -> AnyMetadata:
+    other = copy.metadata[role]
+    if not metadata.signatures:
+        name_targets(role, metadata, targets)
+    if other.signed_bytes == metadata.signed_bytes:
+        metadata.signatures.update(
+            {k: v for k, v in other.signatures.items() if k not in metadata.signatures}
+        )
+    elif other.signatures and role not in {Role.SNAPSHOT, Role.TIMESTAMP}:
+        raise _another()
+    return metadata
+
+
+def _another() -> RepositoryError:
+    return RepositoryError("the copy is of another change than the one that waits here")
