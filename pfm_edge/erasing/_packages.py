@@ -24,7 +24,7 @@ from pfm_edge_runtime.store import exclusive
 __all__ = ["redact"]
 
 
-def redact(package: Path, gone: Collection[ClassId]) -> bool:
+def redact(package: Path, gone: Collection[ClassId], *, noted: Collection[Path] = ()) -> bool:
     """Take classes out of the bundle of a package; what the issuer signed stays valid.
 
     What a killed export left beside the package is treated alike; of an artefact it is erased.
@@ -32,12 +32,15 @@ def redact(package: Path, gone: Collection[ClassId]) -> bool:
     Args:
         package: its directory, or that of an artefact of a target; it need not exist.
         gone: class ids; those that it does not hold are no error.
+        noted: what else loses them; an artefact in the same repository that is not among it is
+            somebody's copy.
 
     Returns:
         Whether the package is there.
 
     Raises:
-        PackageError: it or its bundle cannot be read, so nobody knows what is in it.
+        PackageError: it or its bundle cannot be read, so nobody knows what is in it; or somebody
+            put something into an artefact, or beside it, that may keep them.
         StorageError: the disk refused.
     """
     try:
@@ -55,7 +58,7 @@ def redact(package: Path, gone: Collection[ClassId]) -> bool:
     if not exists:
         return False
     if is_artefact(package):
-        erase_classes(package, gone)
+        erase_classes(package, gone, noted=noted)
         return True
     _tell_device(package, gone)
     _rewrite(package, gone)

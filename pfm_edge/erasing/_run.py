@@ -113,10 +113,29 @@ def _erase(run: Run, class_ids: Sequence[ClassId]) -> RunForgotten:
     home = change_registry(run.registry, lambda known: known.without(own.forgotten), erasing=True)
     checkpoints = dict(_erase_from_files(run.path, gone, own))
     known = list(dict.fromkeys(each.path for each in (*own.packages, *home.packages)))
-    packages = tuple(each for each in known if redact(each, gone | set(home.forgotten)))
+    packages = _redact_all(known, gone | set(home.forgotten))
     missing = tuple(each for each in known if each not in packages)
     change_registry(run.own_registry, lambda known: known.with_erased(gone))
     return RunForgotten(tuple(class_ids), checkpoints, packages, missing)
+
+
+def _redact_all(known: Sequence[Path], gone: Collection[ClassId]) -> tuple[Path, ...]:
+    """Take the classes out of all that was exported, and return what is there.
+
+    Raises:
+        PfmEdgeError: one of them stops it; the others have lost the classes all the same.
+    """
+    there: list[Path] = []
+    problems: list[PfmEdgeError] = []
+    for each in known:
+        try:
+            if redact(each, gone, noted=known):
+                there.append(each)
+        except PfmEdgeError as error:
+            problems.append(error)
+    if problems:
+        raise problems[0]
+    return tuple(there)
 
 
 def _erase_from_files(

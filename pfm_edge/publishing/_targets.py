@@ -110,7 +110,8 @@ class _Note(Note):
         """
         known = self.read_again()
         if set(self._held) & set(known.forgotten):
-            redact(self._path, known.forgotten)
+            noted = [each.path for each in known.packages]
+            redact(self._path, known.forgotten, noted=noted)
         self._require_none_forgotten(known, self._path)
 
     def _require_none_forgotten(self, known: Registry, where: Path) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +77,43 @@ def test_a_class_goes_and_the_others_answer_as_before(wide, tmp_path, name):
     before = sorted(made.rglob("*"))
     redact(made, {wide.ids[GONE]})  # again is no error, and does nothing
     assert sorted(made.rglob("*")) == before
+
+
+def put(path: Path, made: Callable[[Path], object]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made(path)
+    return path
+
+
+@pytest.mark.parametrize("name", HOLDING)
+def test_what_may_keep_the_class_stops_the_forget_until_it_is_gone(wide, tmp_path, name):
+    made = make(wide, name, tmp_path / "made" / "digits")
+    other = make(wide, name, tmp_path / "made" / "known")  # noted too, so no copy
+    here = made.parent
+    (file,) = [*made.glob("*/model.onnx"), *made.glob("*.onnx_adapter")]
+    for path, how, message in (
+        (made / "copy.onnx", partial(shutil.copy, file), "was not written by an export"),
+        (made / "old" / "labels.txt", partial(shutil.copy, made / "labels.txt"), "move it"),
+        (made / "latest", lambda path: path.symlink_to(file.parent), "is a symbolic link"),
+        (made / "9", lambda path: path.symlink_to(file.parent), "is a symbolic link"),
+        (here / "backup", partial(shutil.copytree, made), "no registry knows of it"),
+        (here / "b" / "1" / "model.onnx", partial(shutil.copy, file), "is a copy of a file"),
+        (here / "b" / "1" / "x", lambda path: os.link(file, path), "is a copy of a file"),
+        (here / "labels.old", partial(shutil.copy, made / "labels.txt"), "is a copy of a file"),
+    ):
+        before = marks().found_below(tmp_path / "made")
+        put(path, how)
+        with pytest.raises(PackageError, match=f"{path} .*{message}") as caught:
+            redact(made, {wide.ids[GONE]}, noted=[made, other])
+        assert "\n" not in str(caught.value)
+        assert set(marks().found_below(tmp_path / "made")) >= set(before)  # nothing changed
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    (here / "unrelated" / "1").mkdir(parents=True)
+    (here / "unrelated" / "1" / "model.onnx").write_bytes(b"somebody's")
+    (here / "link").symlink_to(made)  # leads to what has lost the class
+    for each in (made, other):
+        redact(each, {wide.ids[GONE]}, noted=[made, other])
+    assert marks().found_below(tmp_path / "made") == []
 
 
 @pytest.mark.parametrize("name", HOLDING)

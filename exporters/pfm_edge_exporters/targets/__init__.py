@@ -11,7 +11,12 @@ from pfm_edge_exporters._build_progress import BuildProgress
 from pfm_edge_exporters.targets._erase import erase_classes, erase_unfinished
 from pfm_edge_exporters.targets._export import Announce, TargetReport, export_target
 from pfm_edge_exporters.targets._options import OptionInfo, describe_options, parse_options
-from pfm_edge_exporters.targets._record import RECORD_FILE, TargetRecord, is_artefact
+from pfm_edge_exporters.targets._record import (
+    RECORD_FILE,
+    TargetRecord,
+    artefacts_in,
+    is_artefact,
+)
 from pfm_edge_exporters.targets._registry import TARGETS, find_target
 from pfm_edge_exporters.targets._target import Target
 from pfm_edge_exporters.targets.onnx import SUMMARY as ONNX_SUMMARY
@@ -26,6 +31,7 @@ __all__ = [
     "Target",
     "TargetRecord",
     "TargetReport",
+    "artefacts_in",
     "describe_options",
     "erase_classes",
     "erase_unfinished",

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pfm_edge_exporters.targets._copies import is_version
 from pfm_edge_runtime.errors import ConfigError, PackageError
 from pfm_edge_runtime.package import ModelPackage
 
@@ -75,7 +76,7 @@ def labels_without(path: Path, rows: Sequence[int], classes: int) -> bytes:
 
 
 def copy_others(directory: Path, staging: Path, classes: Collection[str]) -> None:
-    """Copy what holds no class: graph and configuration, and what was added by hand.
+    """Copy what holds no class: the graph, and configuration, which may be somebody's own.
 
     Args:
         directory: The artefact.
@@ -84,7 +85,7 @@ def copy_others(directory: Path, staging: Path, classes: Collection[str]) -> Non
             are other versions of the model, and nobody knows which classes are in them.
     """
     for each in sorted(directory.iterdir()):
-        if each.name in classes or each.name.isdigit():
+        if each.name in classes or is_version(each.name):
             continue
         if each.is_dir():
             shutil.copytree(each, staging / each.name)

@@ -11,7 +11,8 @@ import secrets
 from collections.abc import Collection
 from pathlib import Path
 
-from pfm_edge_exporters.targets._publish import erase_tree, files_below, publish
+from pfm_edge_exporters.targets._copies import require_known, require_no_copy
+from pfm_edge_exporters.targets._publish import erase_tree, publish
 from pfm_edge_exporters.targets._record import RECORD_FILE, TargetRecord, is_artefact
 from pfm_edge_exporters.targets._registry import find_target
 from pfm_edge_runtime.bundle import ClassId
@@ -21,15 +22,19 @@ from pfm_edge_runtime.store import exclusive
 __all__ = ["erase_classes", "erase_unfinished"]
 
 
-def erase_classes(directory: Path, gone: Collection[ClassId]) -> None:
+def erase_classes(
+    directory: Path, gone: Collection[ClassId], *, noted: Collection[Path] = ()
+) -> None:
     """Take classes out of an artefact; those that it does not hold are no error.
 
     Args:
         directory: The artefact.
         gone: Class ids.
+        noted: The other artefacts that lose them; a further one beside this one is a copy.
 
     Raises:
-        PackageError: It is damaged, so nobody knows what is in it.
+        PackageError: It is damaged, so nobody knows what is in it; or somebody put something into
+            it, or beside it, that may keep the classes. Nothing changed.
         StorageError: The disk refused; the artefact is as it was, or the new one is in place and
             the old one waits beside it for the next call.
     """
@@ -37,14 +42,14 @@ def erase_classes(directory: Path, gone: Collection[ClassId]) -> None:
         record = TargetRecord.read(directory)
         if not any(each in gone for each in record.classes):
             return
-        for path in files_below(directory):
-            if path.is_symlink():
-                raise PackageError(f"{path} is a symbolic link: put the file itself there")
-        left = record.without(gone)
         try:
             target = find_target(record.target)
         except ConfigError as error:
             raise PackageError(f"{directory / RECORD_FILE}: {error}") from error
+        require_known(directory, record)
+        holding = [each for each in record.files if target.is_class_file(each)]
+        require_no_copy(directory, record, gone, class_files=holding, noted=noted)
+        left = record.without(gone)
         fill = target.without(directory, record, gone) if left.classes else _nothing
         publish(directory, fill, left, overwrite=True, erasing=True)
 

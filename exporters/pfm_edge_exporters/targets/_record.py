@@ -21,7 +21,7 @@ from pfm_edge_runtime.digest import is_digest
 from pfm_edge_runtime.errors import PackageError
 from pfm_edge_runtime.manifest import ModelId
 
-__all__ = ["RECORD_FILE", "TargetRecord", "is_artefact"]
+__all__ = ["RECORD_FILE", "TargetRecord", "artefacts_in", "is_artefact"]
 
 RECORD_FILE = "target.json"
 _FORMAT = "pfm-target/1"
@@ -126,6 +126,11 @@ class TargetRecord:
 def is_artefact(directory: Path) -> bool:
     """Tell whether a directory holds an artefact of a target, rather than a model package."""
     return os.path.lexists(directory / RECORD_FILE)
+
+
+def artefacts_in(directory: Path) -> list[Path]:
+    """Return the artefacts in a directory, a model package's engines above all, in order."""
+    return [Path(found) for found, _, files in sorted(os.walk(directory)) if RECORD_FILE in files]
 
 
 def _texts(found: Any) -> dict[str, str]:

@@ -99,6 +99,10 @@ class Target(ABC):
             ExportError: It cannot be done.
         """
 
+    def is_class_file(self, name: str) -> bool:  # noqa: ARG002 (for others)
+        """Tell whether a file of the artefact, by its path in it, holds classes."""
+        return self.holds_classes
+
     def without(self, directory: Path, record: TargetRecord, gone: Collection[ClassId]) -> Fill:
         """Return what writes the artefact again, without these classes.
 

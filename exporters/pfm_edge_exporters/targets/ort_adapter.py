@@ -106,6 +106,10 @@ class OrtAdapter(Target):
         facts = {"classes": len(package.bundle), "adapter_version": adapter_version}
         return Draft(fill, variant, versions("onnx", "onnxruntime"), facts)
 
+    def is_class_file(self, name: str) -> bool:
+        """Tell whether it is the adapter or the labels; the graph has no class."""
+        return name in {ADAPTER_FILE, LABELS_FILE}
+
     def without(self, directory: Path, record: TargetRecord, gone: Collection[ClassId]) -> Fill:
         """Return what writes the adapter again, without these classes."""
         rows, count = record.rows_of(gone), len(record.classes)

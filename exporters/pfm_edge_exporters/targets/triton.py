@@ -127,6 +127,10 @@ class Triton(Target):
         facts = {"version": version, "classes": len(package.bundle), "worst_difference": worst}
         return Draft(fill, variant, versions("onnx"), facts)
 
+    def is_class_file(self, name: str) -> bool:
+        """Tell whether it is the graph, which has the classes in it, or the labels."""
+        return name == LABELS_FILE or _MODEL.fullmatch(name) is not None
+
     def without(self, directory: Path, record: TargetRecord, gone: Collection[ClassId]) -> Fill:
         """Return what writes the model's directory again, without these classes.
 

@@ -119,3 +119,13 @@ def test_a_registry_that_refuses_leaves_its_own_error(wide, run, tmp_path):
     with pytest.raises(RunError, match="a class in it was forgotten"):
         triton(wide, run, tmp_path / "repository")
     assert noted(run) == [wide.directory]
+
+
+def test_a_package_with_an_engine_in_it_is_not_replaced(wide, run):
+    engine = wide.directory / "tensorrt-rtx" / "backbone"
+    engine.mkdir(parents=True)
+    (engine / "target.json").write_bytes(b"{}")
+    with pytest.raises(StorageError, match=f"{engine} was made of the package") as caught:
+        export_run(run, wide.directory, overwrite=True)
+    assert "\n" not in str(caught.value)
+    assert (engine / "target.json").exists()
