@@ -19,6 +19,7 @@ from pfm_edge.cli import (
     _export,
     _forget,
     _keys,
+    _ota,
     _train,
     _verify,
     _weights,
@@ -56,6 +57,7 @@ app.command("forget")(_forget.forget_command)
 app.command("demo")(_demo.demo_command)
 app.add_typer(_bundle.app, name="bundle")
 app.add_typer(_keys.app, name="keys")
+app.add_typer(_ota.app, name="ota")
 app.add_typer(_weights.app, name="weights")
 
 

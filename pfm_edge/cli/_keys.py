@@ -13,7 +13,7 @@ from pfm_edge_runtime.errors import ConfigError
 if TYPE_CHECKING:
     from pfm_edge_runtime.keys import SigningKey
 
-__all__ = ["KeyOption", "PassphraseFile", "app", "load_signers"]
+__all__ = ["KeyOption", "PassphraseFile", "app", "ask_passphrase", "load_signers"]
 
 KeyOption = Annotated[
     list[Path] | None,
@@ -54,7 +54,7 @@ def new_command(
     if passphrase and passphrase_file is not None:
         raise typer.BadParameter("--passphrase and --passphrase-file exclude each other")
     secret = read_passphrase(passphrase_file) if passphrase_file is not None else None
-    key = write_key_pair(out, passphrase=_ask(out, twice=True) if passphrase else secret)
+    key = write_key_pair(out, passphrase=ask_passphrase(out, twice=True) if passphrase else secret)
     public = public_path(out)
     if as_json:
         print_json({"key_id": key.key_id, "private": str(out), "public": str(public)})
@@ -72,10 +72,15 @@ def load_signers(
     if passphrase_file is not None and not paths:
         raise typer.BadParameter("--passphrase-file needs --key")
     passphrase = read_passphrase(passphrase_file) if passphrase_file is not None else None
-    return read_signing_keys(paths or (), passphrase, _ask if can_ask() else None)
+    return read_signing_keys(paths or (), passphrase, ask_passphrase if can_ask() else None)
 
 
-def _ask(path: Path, *, twice: bool = False) -> bytes:
+def ask_passphrase(path: Path, *, twice: bool = False) -> bytes:
+    """Ask a person for a passphrase.
+
+    Raises:
+        ConfigError: There is nobody to ask.
+    """
     if not can_ask():
         raise ConfigError("--passphrase asks on a terminal; use --passphrase-file here")
     answer: str = typer.prompt(

@@ -8,7 +8,7 @@ What lies in `REPO/public` is served by any web server; `docs/ota.md` has the ro
 """
 
 from pfm_edge.ota._enrolment import enrol, enrolled_devices, retire
-from pfm_edge.ota._fleet import FleetStatus, OrderStatus, fleet_status
+from pfm_edge.ota._fleet import WORTH, FleetStatus, OrderStatus, fleet_status
 from pfm_edge.ota._fleet_page import fleet_page
 from pfm_edge.ota._forget import OrderRequest, forget
 from pfm_edge.ota._init import InitRequest, init_repository, new_keys
@@ -16,7 +16,7 @@ from pfm_edge.ota._keys import RoleKey, Signers, read_key
 from pfm_edge.ota._metadata import Missing
 from pfm_edge.ota._publish import RolloutRequest, publish
 from pfm_edge.ota._refresh import Refreshed, refresh
-from pfm_edge.ota._repository import Outcome, PublisherRepository
+from pfm_edge.ota._repository import Outcome, PublisherRepository, require_new
 from pfm_edge.ota._roles import Role
 from pfm_edge.ota._rollout import set_rollout
 from pfm_edge.ota._rotation import KeyChange, rotate_key
@@ -24,6 +24,7 @@ from pfm_edge.ota._signing import abandon, sign, sign_copy
 from pfm_edge.ota._state import RepositoryState, repository_state
 
 __all__ = [
+    "WORTH",
     "FleetStatus",
     "InitRequest",
     "KeyChange",
@@ -50,6 +51,7 @@ __all__ = [
     "read_key",
     "refresh",
     "repository_state",
+    "require_new",
     "retire",
     "rotate_key",
     "set_rollout",

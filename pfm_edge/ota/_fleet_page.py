@@ -18,12 +18,12 @@ _MOST = 1000  # rows of one list
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --good: #2e7d4f; --bad: #b3402e; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem }
 p.when, td.none, caption { opacity: .7 }
-aside { border-left: 4px solid #b8860b; background: var(--soft); padding: .8rem 1rem; margin: 1.2rem 0 }
+aside { border-left: 4px solid #b8860b; background: var(--soft); padding: .8rem 1rem }
 aside h2 { margin: 0 0 .3rem; font-size: 1rem } aside p { margin: 0 }
-ul.figures { display: flex; flex-wrap: wrap; gap: .8rem; list-style: none; padding: 0; margin: 1.2rem 0 }
+ul.figures { display: flex; flex-wrap: wrap; gap: .8rem; list-style: none; padding: 0 }
 ul.figures li { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem 1rem }
 ul.figures b { display: block; font-size: 1.5rem }
 table { border-collapse: collapse; width: 100% } caption { text-align: left; padding: .3rem 0 }
@@ -31,7 +31,8 @@ th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(-
 th { font-weight: 600 } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
 code { font-size: .85em; overflow-wrap: anywhere }
 meter { width: 8rem } .bad { color: var(--bad); font-weight: 600 } .good { color: var(--good) }
-details { margin: .6rem 0; border: 1px solid var(--line); border-radius: .4rem; padding: .4rem .8rem }
+details { margin: .6rem 0; border: 1px solid var(--line); border-radius: .4rem }
+details { padding: .4rem .8rem }
 summary { cursor: pointer } .scroll { overflow-x: auto }
 @media print { details { break-inside: avoid } body { max-width: none; margin: 0 } }
 """
@@ -152,7 +153,8 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[str]], empty: str) -> s
     )
     if not body:
         body = f'<tr><td class="none" colspan="{len(names)}">{escape(empty)}</td></tr>\n'
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+    table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
+    return f'<div class="scroll">{table}</div>'
 
 
 def _list(what: str, items: Sequence[str]) -> str:
@@ -179,4 +181,5 @@ def _meter(order: OrderStatus, status: FleetStatus) -> str:
 
 
 def _time(text: str) -> str:
-    return f'<time datetime="{escape(text)}">{escape(text.replace("T", " ").replace("Z", " UTC"))}</time>'
+    shown = escape(text.replace("T", " ").replace("Z", " UTC"))
+    return f'<time datetime="{escape(text)}">{shown}</time>'

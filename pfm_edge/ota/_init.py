@@ -123,7 +123,7 @@ def require_keys(role: Role, keys: Sequence[Key], threshold: int) -> None:
     if not 1 <= threshold <= len(keys):
         raise ConfigError(
             f"{role}: a threshold of {threshold} makes no sense with {len(keys)} keys: name more "
-            f"with --{role}-key, or set --{role}-threshold"
+            f"with --{role}-key, or another number with --threshold {role}=N"
         )
     if role in DELEGATED and any(ed25519_of(each) is None for each in keys):
         raise ConfigError(f"{role}: its keys must be Ed25519: they sign bundles and forget lists")

@@ -36,7 +36,7 @@ from pfm_edge_runtime._disk import mapped_errors
 from pfm_edge_runtime.errors import RepositoryError
 from pfm_edge_runtime.store import exclusive
 
-__all__ = ["Clock", "Outcome", "PublisherRepository", "Work", "utc_now"]
+__all__ = ["Clock", "Outcome", "PublisherRepository", "Work", "require_new", "utc_now"]
 
 Clock = Callable[[], datetime]
 
@@ -44,6 +44,24 @@ Clock = Callable[[], datetime]
 def utc_now() -> datetime:
     """Return the time, UTC to the second."""
     return datetime.now(UTC).replace(microsecond=0)
+
+
+def require_new(directory: Path) -> None:
+    """Require that a repository may be made in a directory.
+
+    Raises:
+        RepositoryError: There is one already, or something else.
+    """
+    layout = Layout(directory)
+    if not directory.is_dir():
+        if directory.exists():
+            raise RepositoryError(f"{directory} is a file: name a directory")
+        return
+    found = {each.name for each in directory.iterdir() if not each.name.endswith(".tmp")}
+    if layout.settings.name in found and len(found) > 1:
+        raise RepositoryError(f"{directory}: it is a repository already")
+    if found - {layout.settings.name}:
+        raise RepositoryError(f"{directory} is not empty: name another directory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,17 +215,12 @@ class PublisherRepository:
             RepositoryError: There is one already.
             StorageError: Something else is there, or the disk refused.
         """
+        require_new(directory)
         repository = cls(directory, clock)
-        layout = repository.layout
         with mapped_errors(directory):
             os.makedirs(directory, exist_ok=True)
-            strange = {each.name for each in directory.iterdir()} - {layout.settings.name}
-        if strange and not layout.settings.exists():
-            raise RepositoryError(f"{directory} is not empty: name another directory")
-        if strange - {layout.devices.name}:
-            raise RepositoryError(f"{directory}: it is a repository already")
         with exclusive(directory):
-            settings.write(layout.settings)
+            settings.write(repository.layout.settings)
         return repository
 
     @property
