@@ -29,7 +29,9 @@ one line that names the thing at fault and the fix::
         ├── ChannelError               a channel file breaks its format
         ├── FetchError                 a server cannot be reached, or does not answer as it must
         ├── ForgetListError            a forget list breaks its format, or is not the issuer's
-        └── RepositoryError            the repository's metadata cannot be trusted
+        ├── RepositoryError            the repository's metadata cannot be trusted
+        ├── UnhealthyError             a bundle is sound, and would not work on this device
+        └── UpdateBusyError            another update of this device is under way
 
 The toolchain adds DataError, RegistryError, RunError and WeightsError (pfm_edge.errors), the
 exporters ExportError and ParityError (pfm_edge_exporters.errors), under the same root.
@@ -59,7 +61,9 @@ __all__ = [
     "StateMissingError",
     "StateUnreadableError",
     "StorageError",
+    "UnhealthyError",
     "UnknownClassError",
+    "UpdateBusyError",
     "UpdateError",
     "VariantError",
     "VerificationError",
@@ -181,3 +185,11 @@ class ForgetListError(UpdateError):
 
 class RepositoryError(UpdateError):
     """The repository's metadata cannot be trusted: a signature, a version or an expiry is wrong."""
+
+
+class UnhealthyError(UpdateError):
+    """A bundle is what it claims to be, and would not work on this device."""
+
+
+class UpdateBusyError(UpdateError):
+    """Another update of this device is under way."""

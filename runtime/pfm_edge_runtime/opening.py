@@ -12,9 +12,9 @@ The order of every step, and why a power cut between any two of them is harmless
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pfm_edge_runtime.bundle import Expectation, VerifiedBundle
@@ -25,6 +25,7 @@ from pfm_edge_runtime.errors import (
     StateError,
     StateMissingError,
     StorageError,
+    VerificationError,
 )
 from pfm_edge_runtime.package import BundleFile, PackageFiles
 from pfm_edge_runtime.recording import finish_and_record, record_install
@@ -39,9 +40,11 @@ __all__ = [
     "open_state",
     "read_verified",
     "settle",
+    "verify_bundle",
 ]
 
 _LOG = logging.getLogger("pfm_edge_runtime")
+_SIGNATURES = 3  # the step of the verification that asks who signed
 _ATTEMPTS = 3  # of a read that another process's forget overtakes
 
 
@@ -173,9 +176,8 @@ def read_verified(
     for attempt in range(_ATTEMPTS):
         file = files.read_bundle()
         device.refresh()
-        expectation = _expectation(files, device, require_state=require_state)
         try:
-            return _Reading(file, VerifiedBundle.from_bytes(file.data, expectation))
+            return _Reading(file, _verified(files, device, file.data, require_state=require_state))
         except BundleError as error:
             if attempt + 1 < _ATTEMPTS and (file.was_replaced() or device.moved()):
                 continue
@@ -208,12 +210,27 @@ def settle(files: PackageFiles, device: DeviceState, *, require_state: bool = Fa
     return OpenModel(files, reading.bundle, size, device, problem, require_state)
 
 
+def verify_bundle(
+    files: PackageFiles, device: DeviceState, data: bytes, *, require_state: bool = False
+) -> VerifiedBundle:
+    """Verify a bundle that is not in its place yet, against all that the device knows now.
+
+    Raises:
+        BundleError: The bundle is not one that this device may use.
+        StateError: As for :func:`open_model`.
+    """
+    device.refresh()
+    expectation = _expectation(files, device, require_state=require_state)
+    return VerifiedBundle.from_bytes(data, expectation)
+
+
 def install_bundle(
     directory: str | Path,
     data: bytes,
     *,
     state: DeviceState | str | Path | None = None,
     require_state: bool = False,
+    check: Callable[[VerifiedBundle], None] = lambda _: None,
 ) -> OpenModel:
     """Put another bundle in the place of a package's, durably, and erase the old one.
 
@@ -221,6 +238,13 @@ def install_bundle(
     than anything it has recorded. What is written lacks every class that this device has forgotten.
     The file comes before its record: a crash in between leaves a bundle that the next open
     records; the other way round it would leave one that is below its own floor.
+
+    Args:
+        directory: The package.
+        data: The new bundle.
+        state: As for :func:`open_model`.
+        require_state: As for :func:`open_model`.
+        check: Looks at the new bundle once it is verified; if it raises, the old one is as it was.
 
     Raises:
         BundleError: The bundle is not one that this device may use; the old one is as it was.
@@ -237,12 +261,36 @@ def install_bundle(
             settle(files, device, require_state=require_state)
         expectation = _expectation(files, device, require_state=require_state)
         bundle = VerifiedBundle.from_bytes(data, expectation)
+        check(bundle)
         finish(path)
         dying = swap(path, bundle.to_bytes())
         if bundle.place.statement not in device.memory.absences:
             record_install(device, bundle, files.directory, absent=bundle.absent)
         erase_dying(path, dying)
         return settle(files, device, require_state=require_state)
+
+
+def _verified(
+    files: PackageFiles, device: DeviceState, data: memoryview, *, require_state: bool
+) -> VerifiedBundle:
+    """Verify what lies in its place; a rotation of keys alone does not take it out of use.
+
+    The keys that a repository names may change before the first bundle under the new ones is here.
+    Until then the device goes on with the very bundle that it installed last for the model: the
+    ledger has its statement's digest, which was verified under the keys of that time.
+    """
+    expectation = _expectation(files, device, require_state=require_state)
+    try:
+        return VerifiedBundle.from_bytes(data, expectation)
+    except VerificationError as error:
+        floor = expectation.floor
+        if error.step != _SIGNATURES or floor is None or not device.keeps_installed:
+            raise
+        bundle = VerifiedBundle.from_bytes(data, replace(expectation, trust=None))
+        if bundle.place != floor:
+            bundle.wipe()
+            raise
+        return bundle
 
 
 def _expectation(files: PackageFiles, device: DeviceState, *, require_state: bool) -> Expectation:

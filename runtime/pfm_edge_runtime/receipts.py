@@ -1,8 +1,8 @@
-"""Receipts: what a device states, under its key, about a class that it erased.
+"""Receipts: what a device states, under its key, about a class that it was told to forget.
 
 Owns the statement's form. It is an in-toto Statement v1 in a DSSE envelope, which any library for
-those reads; it is a function of one ``erased`` record and the device's key, so asking twice gives
-the same text::
+those reads; it is a function of one record and the device's key, so asking twice gives the same
+text. The outcome is ``erased``, or ``absent`` where the class was not there::
 
     text = make_receipt(state.memory.erased(class_id), state)
     verify_receipt(text, public_from_pem(device_pub)).record.entry_digest
@@ -13,6 +13,7 @@ kept a copy, nor that flash cells were rewritten.
 Statement: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pfm_edge_runtime._strict_json import (
@@ -26,7 +27,7 @@ from pfm_edge_runtime.dsse import Envelope
 from pfm_edge_runtime.errors import EnvelopeError, SignatureError, StateError
 from pfm_edge_runtime.keys import PublicKey, key_id
 from pfm_edge_runtime.manifest import BUNDLE_FILE
-from pfm_edge_runtime.state import DeviceState, ErasedRecord
+from pfm_edge_runtime.state import AbsentRecord, DeviceState, ErasedRecord
 
 __all__ = ["ReceiptFacts", "make_receipt", "verify_receipt"]
 
@@ -35,6 +36,10 @@ _STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 _PREDICATE_TYPE = "urn:pfm-edge:receipt:1"
 _CLAIM_LEVEL = "L0"
 _STATEMENT_KEYS = {"_type", "subject", "predicateType", "predicate"}
+_RECORDS: Mapping[str, Callable[[JsonValue, int, str], AbsentRecord | ErasedRecord]] = {
+    AbsentRecord.kind: AbsentRecord.from_json,
+    ErasedRecord.kind: ErasedRecord.from_json,
+}
 _LIMITS = JsonLimits(max_bytes=2**16, max_depth=5, max_containers=16)
 
 
@@ -43,15 +48,20 @@ class ReceiptFacts:
     """What a receipt states.
 
     Attributes:
-        record: The ``erased`` record that it was made of, with its place in the ledger.
+        record: The record that it was made of, with its place in the ledger.
         claim_level: How much it claims: ``"L0"`` is the word of the device's software.
     """
 
-    record: ErasedRecord
+    record: AbsentRecord | ErasedRecord
     claim_level: str
 
+    @property
+    def outcome(self) -> str:
+        """What became of the class: ``"erased"``, or ``"absent"``: it was not there."""
+        return self.record.kind
 
-def make_receipt(record: ErasedRecord, state: DeviceState) -> str:
+
+def make_receipt(record: AbsentRecord | ErasedRecord, state: DeviceState) -> str:
     """Return the receipt of a record of this device: the text of a DSSE envelope.
 
     Raises:
@@ -59,8 +69,8 @@ def make_receipt(record: ErasedRecord, state: DeviceState) -> str:
             in the ledger.
         StorageError: The disk does not confirm that it has the record.
     """
-    if not record.number:
-        raise StateError("a record that is not in the ledger has no receipt")
+    if not record.number or record.bundle is None:
+        raise StateError("a record that is not in the ledger, or looked at nothing, has no receipt")
     if record.device != state.device:
         raise StateError(
             f"record {record.number} was made under key {record.device[:16]}…, which this device "
@@ -71,6 +81,7 @@ def make_receipt(record: ErasedRecord, state: DeviceState) -> str:
     bundle = predicate.pop("bundle")
     predicate["ledger"] = {"number": record.number, "head": record.digest}
     predicate["claim_level"] = _CLAIM_LEVEL
+    predicate["outcome"] = record.kind
     statement: JsonValue = {
         "_type": _STATEMENT_TYPE,
         "subject": [{"name": BUNDLE_FILE, "digest": {"sha256": bundle}}],
@@ -116,7 +127,7 @@ def _facts(payload: bytes) -> ReceiptFacts:
             raise EnvelopeError("its payload is no in-toto statement")
         types = statement["_type"], statement["predicateType"]
         if types != (_STATEMENT_TYPE, _PREDICATE_TYPE):
-            raise EnvelopeError("its statement is not about a class that was erased")
+            raise EnvelopeError("its statement is not about a class that was forgotten")
         return _receipt(statement["subject"], statement["predicate"])
     except (StateError, StrictJsonError) as error:
         raise EnvelopeError(f"its statement cannot be read: {error}") from error
@@ -124,12 +135,12 @@ def _facts(payload: bytes) -> ReceiptFacts:
 
 def _receipt(subject: JsonValue, predicate: JsonValue) -> ReceiptFacts:
     fields = dict(predicate) if isinstance(predicate, dict) else {}
+    kind = _RECORDS.get(str(fields.pop("outcome", None)))
     match subject, fields.pop("ledger", None), fields.pop("claim_level", None):
         case (
             [{"name": str(), "digest": {"sha256": str(bundle)}}],
             {"number": int(number), "head": str(head)},
             str(level),
-        ) if "bundle" not in fields:
-            record = ErasedRecord.from_json({**fields, "bundle": bundle}, number, head)
-            return ReceiptFacts(record, level)
-    raise EnvelopeError("its statement names no bundle, or no place in a ledger")
+        ) if "bundle" not in fields and kind is not None:
+            return ReceiptFacts(kind({**fields, "bundle": bundle}, number, head), level)
+    raise EnvelopeError("its statement names no outcome, bundle or place in a ledger")

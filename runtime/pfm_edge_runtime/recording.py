@@ -12,7 +12,7 @@ file is known to be missing. ``install`` and ``erased`` come after theirs: they 
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeAlias
@@ -35,6 +35,8 @@ __all__ = [
     "record_erased",
     "record_install",
     "record_tombstones",
+    "software",
+    "tombstones",
 ]
 
 _LOG = logging.getLogger("pfm_edge_runtime")
@@ -60,19 +62,27 @@ def record_tombstones(
     Raises:
         StorageError: The disk refused, and nothing changed.
     """
-    device.append(
-        *(
-            TombstoneRecord(
-                class_id=class_id,
-                model_id=bundle.model_id,
-                statement=bundle.place.statement,
-                entry_digest=digest,
-                order=order,
-                moment=device.moment(),
-            )
-            for class_id, digest in entries
+    device.append(*tombstones(device, bundle, entries, dict.fromkeys(dict(entries), order)))
+
+
+def tombstones(
+    device: DeviceState,
+    bundle: VerifiedBundle,
+    entries: Collection[GoneEntry],
+    orders: Mapping[ClassId, Order | None],
+) -> list[TombstoneRecord]:
+    """Return a tombstone for each entry, to be appended; ``orders`` says who asked for which."""
+    return [
+        TombstoneRecord(
+            class_id=class_id,
+            model_id=bundle.model_id,
+            statement=bundle.place.statement,
+            entry_digest=digest,
+            order=orders[class_id],
+            moment=device.moment(),
         )
-    )
+        for class_id, digest in entries
+    ]
 
 
 def record_install(
@@ -145,7 +155,8 @@ def finish_and_record(
     # erased without more ado: its tombstone and its receipt are there.
     known = device.memory.absences[bundle.place.statement]
     if back := [entry for entry in bundle.purged if entry[1] not in known]:
-        record_tombstones(device, bundle, back, None)
+        orders = {class_id: device.memory.order_of(class_id) for class_id, _ in back}
+        device.append(*tombstones(device, bundle, back, orders))
     left = finish(path)
     purged = {class_id for class_id, _ in bundle.purged}
     done: OldBytes | None = None
@@ -195,7 +206,7 @@ def record_erased(
                 bundle=digest,
                 old_bytes=deed(each.class_id),
                 device=device.device,
-                software=_software(),
+                software=software(),
                 moment=device.moment(),
             )
             for each in waiting
@@ -203,7 +214,8 @@ def record_erased(
     )
 
 
-def _software() -> str:
+def software() -> str:
+    """Return name and version of this software, as records and requests state it."""
     try:
         return f"{_DISTRIBUTION} {version(_DISTRIBUTION)}"
     except PackageNotFoundError:  # run from a source tree that was never installed

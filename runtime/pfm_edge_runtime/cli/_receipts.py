@@ -15,7 +15,7 @@ from pfm_edge_runtime.cli._output import note, write_json, write_row
 from pfm_edge_runtime.errors import EnvelopeError, SignatureError, UnknownClassError
 
 if TYPE_CHECKING:
-    from pfm_edge_runtime.state import DeviceState, ErasedRecord
+    from pfm_edge_runtime.state import AbsentRecord, DeviceState, ErasedRecord
 
 __all__ = ["add_to"]
 
@@ -40,7 +40,7 @@ def add_to(commands: Commands) -> None:
     )
     parts = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     listing = add_plain_command(
-        parts, "list", "List the receipts: number, time, class id.", _EXAMPLE, _list
+        parts, "list", "List the receipts: number, time, class id, outcome.", _EXAMPLE, _list
     )
     add_state_argument(listing)
     show = add_plain_command(
@@ -75,12 +75,12 @@ def _open(arguments: argparse.Namespace) -> "DeviceState":
 
 def _list(arguments: argparse.Namespace) -> None:
     state = _open(arguments)
-    records = list(state.memory.erasures())
+    records = list(state.memory.receipts())
     if arguments.json:
         write_json({"receipts": [_facts(each) for each in records]})
         return
     for each in records:
-        write_row(str(each.number), each.moment.time, each.class_id)
+        write_row(str(each.number), each.moment.time, each.class_id, each.kind)
     waiting = sum(len(each) for each in state.memory.pending.values())
     if waiting:
         note(f"{waiting} forgotten, not yet erased: pfm-device doctor MODEL")
@@ -95,13 +95,13 @@ def _show(arguments: argparse.Namespace) -> None:
     write_row(make_receipt(_find(state, arguments.which), state))
 
 
-def _find(state: "DeviceState", which: str) -> "ErasedRecord":
+def _find(state: "DeviceState", which: str) -> "AbsentRecord | ErasedRecord":
     """Return the first record of that class, or the one of that number.
 
     Raises:
         UnknownClassError: There is none.
     """
-    for each in state.memory.erasures():
+    for each in state.memory.receipts():
         if which in {each.class_id, str(each.number)}:
             return each
     if any(each.class_id == which for some in state.memory.pending.values() for each in some):
@@ -151,22 +151,25 @@ def _read(path: Path) -> bytes:
         raise EnvelopeError(f"it cannot be read: {reason}") from error
 
 
-def _facts(record: "ErasedRecord") -> dict[str, object]:
-    old = record.old_bytes
-    return {
+def _facts(record: "AbsentRecord | ErasedRecord") -> dict[str, object]:
+    from pfm_edge_runtime.state import ErasedRecord
+
+    facts: dict[str, object] = {
         "number": record.number,
+        "outcome": record.kind,
         "class_id": record.class_id,
         "model_id": record.model_id,
-        "statement": record.statement,
-        "entry_digest": record.entry_digest,
         "bundle": record.bundle,
         "order": None if record.order is None else record.order.id,
         "time": record.moment.time,
         "clock": record.moment.clock,
-        "old_bytes": old.method,
-        "file_system": old.file_system,
-        "in_place": old.in_place,
-        "device": record.device,
-        "software": record.software,
-        "head": record.digest,
     }
+    if isinstance(record, ErasedRecord):
+        facts |= {
+            "statement": record.statement,
+            "entry_digest": record.entry_digest,
+            "old_bytes": record.old_bytes.method,
+            "file_system": record.old_bytes.file_system,
+            "in_place": record.old_bytes.in_place,
+        }
+    return facts | {"device": record.device, "software": record.software, "head": record.digest}

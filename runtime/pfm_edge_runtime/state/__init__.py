@@ -17,7 +17,12 @@ from pfm_edge_runtime.state._checks import (
     examine_state,
     mend_state,
 )
-from pfm_edge_runtime.state._class_records import ErasedRecord, Order, TombstoneRecord
+from pfm_edge_runtime.state._class_records import (
+    AbsentRecord,
+    ErasedRecord,
+    Order,
+    TombstoneRecord,
+)
 from pfm_edge_runtime.state._clock import Clock, ClockStatus, Moment, is_time, read_clock
 from pfm_edge_runtime.state._device import DeviceState
 from pfm_edge_runtime.state._layout import default_state_directory
@@ -31,8 +36,10 @@ from pfm_edge_runtime.state._records import (
     RepairRecord,
 )
 from pfm_edge_runtime.state._repair import Examination, examine_ledger, repair_ledger
+from pfm_edge_runtime.state._repository import RepositoryTrust, RoleFloor
 
 __all__ = [
+    "AbsentRecord",
     "AdoptRecord",
     "Check",
     "CheckStatus",
@@ -49,6 +56,8 @@ __all__ = [
     "Order",
     "Record",
     "RepairRecord",
+    "RepositoryTrust",
+    "RoleFloor",
     "TombstoneRecord",
     "default_state_directory",
     "disk_check",

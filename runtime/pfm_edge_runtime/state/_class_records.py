@@ -1,4 +1,4 @@
-"""What a device remembers about the classes that it forgot: two kinds of records of its ledger.
+"""What a device remembers about the classes that it forgot: three kinds of records of its ledger.
 
 Owns their fields, in both directions. They say nothing about a class but its random id and the
 digest of its salted entry: no label, no image, no score::
@@ -30,7 +30,7 @@ from pfm_edge_runtime.state._fields import (
 )
 from pfm_edge_runtime.state._records import Record
 
-__all__ = ["ErasedRecord", "Order", "TombstoneRecord"]
+__all__ = ["AbsentRecord", "ErasedRecord", "Order", "TombstoneRecord"]
 
 _METHODS = {"overwritten", "unlinked", "unknown"}
 # What needs no escape in JSON: `_glance` reads these lines without a parser.
@@ -193,6 +193,76 @@ class ErasedRecord(Record):
         Raises:
             StateError: It is none.
         """
+        require(type(number) is int and number >= 1, "number")
+        require_hex(digest, "digest")
+        fields = Fields(value)
+        record = replace(cls.from_fields(fields), number=number, digest=digest)
+        fields.finish()
+        return record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbsentRecord(Record):
+    """A class is forgotten that was not here: tombstone and receipt in one.
+
+    Attributes:
+        class_id: The class; it is never served, whatever bundle brings it.
+        model_id: The model that was looked at; ``None`` if there was no package to look at.
+        bundle: SHA-256 of the file of the bundle that lacks it, in hexadecimal; ``None`` if there
+            was none that could be read: then it is a tombstone, and no receipt.
+        order: Who asked.
+        device: Id of the device's key at that time.
+        software: Name and version of what looked.
+        moment: When.
+    """
+
+    kind: ClassVar[str] = "absent"
+    class_id: ClassId
+    model_id: ModelId | None
+    bundle: str | None
+    order: Order | None = None
+    device: str
+    software: str
+    moment: Moment
+
+    def __post_init__(self) -> None:
+        require(HEX32.fullmatch(self.class_id) is not None, "class_id")
+        require(self.model_id is None or is_digest(self.model_id), "model_id")
+        if self.bundle is not None:
+            require(self.model_id is not None, "model_id")
+            require_hex(self.bundle, "bundle")
+        require_hex(self.device, "device")
+        require(_PLAIN.fullmatch(self.software) is not None, "software")
+
+    def to_fields(self) -> dict[str, JsonValue]:
+        """Return the fields of this kind as JSON values."""
+        return {
+            "class_id": self.class_id,
+            "model_id": self.model_id,
+            "bundle": self.bundle,
+            "order": _order_fields(self.order),
+            "device": self.device,
+            "software": self.software,
+            **moment_fields(self.moment),
+        }
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> "AbsentRecord":
+        """Read the fields of this kind."""
+        model_id = fields.text_or_null("model_id")
+        return cls(
+            class_id=ClassId(fields.text("class_id")),
+            model_id=None if model_id is None else ModelId(model_id),
+            bundle=fields.text_or_null("bundle"),
+            order=_order(fields.object_or_null("order")),
+            device=fields.text("device"),
+            software=fields.text("software"),
+            moment=moment_from(fields),
+        )
+
+    @classmethod
+    def from_json(cls, value: JsonValue, number: int, digest: str) -> "AbsentRecord":
+        """Read a record from outside of a ledger, as :meth:`ErasedRecord.from_json` does."""
         require(type(number) is int and number >= 1, "number")
         require_hex(digest, "digest")
         fields = Fields(value)

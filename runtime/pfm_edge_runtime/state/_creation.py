@@ -29,13 +29,27 @@ from pfm_edge_runtime.state._layout import (
 from pfm_edge_runtime.state._ledger import NOTHING, encode
 from pfm_edge_runtime.state._machine import machine_digest
 from pfm_edge_runtime.state._records import InitRecord
-from pfm_edge_runtime.state._trust import trust_from_bytes, trust_to_bytes
+from pfm_edge_runtime.state._repository import (
+    MAX_REPOSITORY_BYTES,
+    RepositoryTrust,
+    repository_from_bytes,
+    repository_to_bytes,
+)
+from pfm_edge_runtime.state._trust import ManagedTrust, trust_from_bytes, trust_to_bytes
 
-__all__ = ["create", "new_key", "read_key", "read_trust", "write_trust"]
+__all__ = [
+    "create",
+    "new_key",
+    "read_key",
+    "read_repository",
+    "read_trust",
+    "write_repository",
+    "write_trust",
+]
 
 _MAX_KEY_BYTES = 16_384
 _MAX_TRUST_BYTES = 2**16
-_OURS = {"device.key", "device.pub", "engines", "lock", "lost+found", "trust"}
+_OURS = {"device.key", "device.pub", "engines", "lock", "lost+found", "ota", "trust"}
 _NO_STATE = "there is no state yet"
 
 
@@ -57,7 +71,7 @@ def create(layout: Layout, *, trust: TrustedKeys | None, bind: bool, moment: Mom
                 os.unlink(leftover)
             key = _kept_key(layout) or new_key(layout)
             if trust is not None:
-                write_trust(layout, trust)
+                write_trust(layout, ManagedTrust(trust))
             record = InitRecord(
                 device=key.key_id,
                 machine=machine_digest() if bind else None,
@@ -100,7 +114,7 @@ def read_key(layout: Layout) -> SigningKey:
         ) from error
 
 
-def read_trust(layout: Layout) -> TrustedKeys | None:
+def read_trust(layout: Layout) -> ManagedTrust | None:
     """Read whom to trust; ``None`` if nobody was named.
 
     Raises:
@@ -117,7 +131,7 @@ def read_trust(layout: Layout) -> TrustedKeys | None:
         ) from error
 
 
-def write_trust(layout: Layout, trust: TrustedKeys) -> None:
+def write_trust(layout: Layout, trust: ManagedTrust) -> None:
     """Write whom to trust.
 
     Raises:
@@ -125,6 +139,33 @@ def write_trust(layout: Layout, trust: TrustedKeys) -> None:
     """
     make_directory(layout.trust.parent)
     put(layout.trust, trust_to_bytes(trust), PUBLIC)
+
+
+def read_repository(layout: Layout) -> RepositoryTrust | None:
+    """Read what is known of the repository; ``None`` if the device was told of none.
+
+    Raises:
+        StateError: The file is unreadable or damaged.
+    """
+    try:
+        return repository_from_bytes(read_file(layout.repository, MAX_REPOSITORY_BYTES))
+    except FileNotFoundError:
+        return None
+    except StateError as error:
+        raise StateError(
+            f"{layout.repository}: {error}; write it again with pfm-device init --replace-trust "
+            "--root root.json"
+        ) from error
+
+
+def write_repository(layout: Layout, trust: RepositoryTrust) -> None:
+    """Write what is known of the repository.
+
+    Raises:
+        OSError: The disk refused; the file is as it was.
+    """
+    make_directory(layout.repository.parent)
+    put(layout.repository, repository_to_bytes(trust), PUBLIC)
 
 
 def _require_ours(directory: Path) -> None:

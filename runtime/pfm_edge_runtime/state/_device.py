@@ -18,9 +18,17 @@ from pathlib import Path
 from pfm_edge_runtime.bundle import TrustedKeys
 from pfm_edge_runtime.errors import StateError, StateMissingError, StorageError
 from pfm_edge_runtime.keys import PublicKey, SigningKey
-from pfm_edge_runtime.state._class_records import TombstoneRecord
+from pfm_edge_runtime.state._class_records import AbsentRecord, TombstoneRecord
 from pfm_edge_runtime.state._clock import Clock, Moment, read_clock
-from pfm_edge_runtime.state._creation import create, new_key, read_key, read_trust, write_trust
+from pfm_edge_runtime.state._creation import (
+    create,
+    new_key,
+    read_key,
+    read_repository,
+    read_trust,
+    write_repository,
+    write_trust,
+)
 from pfm_edge_runtime.state._file import LedgerFile, UnsettledError
 from pfm_edge_runtime.state._glance import Line, Lines, glance
 from pfm_edge_runtime.state._layout import Layout, locked, refused
@@ -28,12 +36,14 @@ from pfm_edge_runtime.state._ledger import decode, encode_all
 from pfm_edge_runtime.state._machine import machine_digest
 from pfm_edge_runtime.state._memory import Memory
 from pfm_edge_runtime.state._records import AdoptRecord, InitRecord, InstallRecord, Record
+from pfm_edge_runtime.state._repository import RepositoryTrust
+from pfm_edge_runtime.state._trust import ManagedTrust
 
 __all__ = ["DeviceState"]
 
 _ADOPT = "pfm-device init --adopt takes it over, under a new key"
 # What is safe to believe while the disk does not say whether it holds it.
-_UNSETTLED = {InstallRecord.kind, TombstoneRecord.kind}
+_UNSETTLED = {AbsentRecord.kind, InstallRecord.kind, TombstoneRecord.kind}
 
 
 class DeviceState:
@@ -46,6 +56,7 @@ class DeviceState:
         memory: What the device remembers.
         public_key: The device's key, which receipts verify with.
         trust: Whose signatures count on this device; ``None``: trust on first use.
+        keeps_installed: Whether what was installed stays in use though others signed it.
     """
 
     def __init__(self, directory: Path, clock: Clock) -> None:
@@ -53,6 +64,7 @@ class DeviceState:
         self.memory: Memory
         self.public_key: PublicKey
         self.trust: TrustedKeys | None
+        self.keeps_installed: bool
         self._layout = Layout(directory)
         self._clock = clock
         self._file = LedgerFile(self._layout.ledger)
@@ -147,7 +159,7 @@ class DeviceState:
             with refused(state.directory, "run pfm-device init --adopt again"):
                 key = new_key(state._layout)
                 if trust is not None:
-                    write_trust(state._layout, trust)
+                    write_trust(state._layout, ManagedTrust(trust))
             bound = identity.machine is not None or trust is not None
             state._identify_as(
                 key.key_id,
@@ -158,11 +170,23 @@ class DeviceState:
 
     @classmethod
     def replace_trust(
-        cls, directory: str | Path, trust: TrustedKeys, *, clock: Clock = read_clock
+        cls,
+        directory: str | Path,
+        trust: TrustedKeys,
+        *,
+        keep_installed: bool = False,
+        clock: Clock = read_clock,
     ) -> "DeviceState":
         """Set whose signatures count on this device, and bind the state to this machine.
 
         It needs no readable ``trust/keys.json``: a damaged one is replaced.
+
+        Args:
+            directory: Where the state lies.
+            trust: Whose signatures count from now on.
+            keep_installed: Whether the bundle that was installed last for a model stays in use
+                though others signed it.
+            clock: What tells the time.
 
         Raises:
             StateMissingError: There is no state.
@@ -176,10 +200,32 @@ class DeviceState:
             identity = state.memory.identity
             state._require_own(read_key(state._layout), identity)
             with refused(state.directory, "run pfm-device init --replace-trust again"):
-                write_trust(state._layout, trust)
+                write_trust(state._layout, ManagedTrust(trust, keep_installed))
             machine = identity.machine or machine_digest()
             state._identify_as(identity.device, machine, managed=True)
         return cls.open(directory, clock=clock)
+
+    @property
+    def updates_directory(self) -> Path:
+        """Where updates keep what they may lose."""
+        return self._layout.updates
+
+    def repository(self) -> RepositoryTrust | None:
+        """Read what the device knows of the repository of its updates, if it was told of one.
+
+        Raises:
+            StateError: The file is unreadable or damaged.
+        """
+        return read_repository(self._layout)
+
+    def know_repository(self, trust: RepositoryTrust) -> None:
+        """Write what the device knows of the repository of its updates; durable when it returns.
+
+        Raises:
+            StorageError: The disk refused, and nothing changed.
+        """
+        with self._locked(), refused(self._layout.repository, "nothing changed"):
+            write_repository(self._layout, trust)
 
     @property
     def device(self) -> str:
@@ -334,7 +380,9 @@ class DeviceState:
                 f"{self._layout.trust} is missing, so nobody is trusted: write it again with "
                 "pfm-device init --replace-trust --key ISSUER.pub"
             )
-        self.public_key, self.trust = key.public, trust
+        self.public_key = key.public
+        self.trust = None if trust is None else trust.bundles
+        self.keeps_installed = trust is not None and trust.keep_installed
 
     def _require_own(self, key: SigningKey, identity: InitRecord) -> None:
         if key.key_id != identity.device:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 __all__ = [
+    "ABSENT",
     "ERASED",
     "INSTALL",
     "TOMBSTONE",
@@ -25,7 +26,8 @@ __all__ = [
     "texts_of",
 ]
 
-TOMBSTONE, ERASED, INSTALL = slice(3, 6), slice(6, 10), slice(10, 16)  # where Seen has them
+# Where Seen has them.
+TOMBSTONE, ERASED, INSTALL, ABSENT = slice(3, 6), slice(6, 10), slice(10, 16), slice(16, 17)
 
 # Fields of a fixed length are skipped with a dot, which costs nothing: what they hold is only ever
 # compared, and a line that verifies is our own. A class such as [0-9a-f] would look at each digit.
@@ -45,10 +47,14 @@ _INSTALL = (
     r'"absent":\[([^]]*)\],"clock":"[^"]+","epoch":([0-9]{1,15}),"model_id":"(.{71})",'
     rf'"sequence":([0-9]{{1,15}}),"signers":\[([^]]*)\],"statement":"({_HEX})",{_MOMENT}'
 )
+_ABSENT = (
+    rf'"bundle":(?:null|"{_HEX}"),"class_id":"(.{{32}})","clock":"[^"]+","device":"{_HEX}",'
+    rf'"model_id":(?:null|".{{71}}"),{_ORDER},"software":"[^"]*",{_MOMENT}'
+)
 _TIME = re.compile(rb'"time":"([^"]{20})"')
 _LINE = re.compile(
     rf'\{{"kind":"([a-z]+)","number":([0-9]{{1,15}}),"previous":"({_HEX})","record":\{{'
-    rf'(?:{_TOMBSTONE}\}}|{_ERASED}\}}|{_INSTALL}\}}|[^\n]*\}}),"sha256":"({_HEX})"\}}\n',
+    rf'(?:{_TOMBSTONE}\}}|{_ERASED}\}}|{_INSTALL}\}}|{_ABSENT}\}}|[^\n]*\}}),"sha256":"({_HEX})"\}}\n',
     re.DOTALL,
 )
 
@@ -58,7 +64,7 @@ Seen: TypeAlias = tuple[str, ...]
 
 Kind, number and previous digest; class id, entry digest and statement of a tombstone; the same of
 an ``erased`` record, and its tombstone; absent entries, epoch, model, sequence, signers and
-statement of an install; the record's digest.
+statement of an install; class id of an absent one; the record's digest.
 """
 
 

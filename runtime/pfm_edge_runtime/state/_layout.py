@@ -90,6 +90,16 @@ class Layout:
         return self.directory / "trust" / "keys.json"
 
     @property
+    def repository(self) -> Path:
+        """What it knows of the repository that its updates come from."""
+        return self.directory / "trust" / "repository.json"
+
+    @property
+    def updates(self) -> Path:
+        """What an update leaves; nothing that must be remembered."""
+        return self.directory / "ota"
+
+    @property
     def lock(self) -> Path:
         """Held by whoever appends to the ledger; empty."""
         return self.directory / "lock"
@@ -103,6 +113,7 @@ class Layout:
             self.key: PRIVATE,
             self.public_key: PUBLIC,
             self.trust: PUBLIC,
+            self.repository: PUBLIC,
             self.lock: PRIVATE,
         }
 

@@ -28,7 +28,7 @@ from pfm_edge_runtime._strict_json import (
     parse_canonical,
 )
 from pfm_edge_runtime.errors import StateError
-from pfm_edge_runtime.state._class_records import ErasedRecord, TombstoneRecord
+from pfm_edge_runtime.state._class_records import AbsentRecord, ErasedRecord, TombstoneRecord
 from pfm_edge_runtime.state._fields import Fields
 from pfm_edge_runtime.state._glance import Line, Lines, glance, glance_all
 from pfm_edge_runtime.state._records import (
@@ -73,6 +73,7 @@ _KINDS: dict[str, Callable[[Fields], Record]] = {
         InstallRecord,
         TombstoneRecord,
         ErasedRecord,
+        AbsentRecord,
         RepairRecord,
     )
 }

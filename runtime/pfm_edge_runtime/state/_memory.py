@@ -16,9 +16,23 @@ from pfm_edge_runtime.bundle import ClassId, EntryDigest, Place, StatementDigest
 from pfm_edge_runtime.errors import StateError
 from pfm_edge_runtime.keys import PublicKey
 from pfm_edge_runtime.manifest import ModelId
-from pfm_edge_runtime.state._class_records import ErasedRecord, TombstoneRecord
+from pfm_edge_runtime.state._class_records import (
+    AbsentRecord,
+    ErasedRecord,
+    Order,
+    TombstoneRecord,
+)
 from pfm_edge_runtime.state._fields import public_key_from
-from pfm_edge_runtime.state._glance import ERASED, INSTALL, TOMBSTONE, Line, Lines, glance, texts_of
+from pfm_edge_runtime.state._glance import (
+    ABSENT,
+    ERASED,
+    INSTALL,
+    TOMBSTONE,
+    Line,
+    Lines,
+    glance,
+    texts_of,
+)
 from pfm_edge_runtime.state._ledger import NOTHING, decode
 from pfm_edge_runtime.state._records import InitRecord, Record, RepairRecord
 
@@ -28,6 +42,7 @@ __all__ = ["Memory"]
 _Pair: TypeAlias = str
 _ID_LENGTH = 32
 _NONE: frozenset[EntryDigest] = frozenset()
+_UNSEEN = b'"bundle":null'  # in an absent record of a device that could not look
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -58,6 +73,7 @@ class Memory:
     _forgotten: Mapping[StatementDigest, frozenset[EntryDigest]]
     _open: Mapping[_Pair, bytes]
     _erased: Mapping[_Pair, bytes]
+    _absent: Mapping[str, bytes]
 
     @classmethod
     def of(cls, lines: Lines) -> "Memory":
@@ -110,6 +126,47 @@ class Memory:
             if isinstance(record, ErasedRecord):
                 yield record
 
+    def absent(self, class_id: ClassId) -> AbsentRecord | None:
+        """Return the record that the class was forgotten and not here, if there is one.
+
+        The first that a bundle was looked at for; failing that, the first.
+        """
+        text = self._absent.get(class_id)
+        record = None if text is None else _decoded(text)
+        return record if isinstance(record, AbsentRecord) else None
+
+    @property
+    def unseen(self) -> frozenset[ClassId]:
+        """Classes that were forgotten while no bundle could be looked at: no receipt says so."""
+        return frozenset(
+            ClassId(class_id)
+            for class_id, text in self._absent.items()
+            if _UNSEEN in text and self.erased(ClassId(class_id)) is None
+        )
+
+    def receipts(self, after: int = 0) -> Iterator[AbsentRecord | ErasedRecord]:
+        """Yield the records that a receipt is made of, in the ledger's order.
+
+        Args:
+            after: Only those whose number is higher.
+        """
+        found = (glance(each) for some in (self._erased, self._absent) for each in some.values())
+        lines = [each for each in found if each is not None and each.number > after]
+        for line in sorted(lines, key=lambda each: each.number):
+            record = decode(line)
+            if isinstance(record, ErasedRecord) or (
+                isinstance(record, AbsentRecord) and record.bundle is not None
+            ):
+                yield record
+
+    def order_of(self, class_id: ClassId) -> Order | None:
+        """Return who asked for a class to be forgotten, as the first record of it says."""
+        absent = self.absent(class_id)
+        if absent is not None:
+            return absent.order
+        erased = self.erased(class_id)
+        return None if erased is None else erased.order
+
     def trust_for(self, model_id: ModelId, managed: TrustedKeys | None) -> TrustedKeys | None:
         """Return whose signatures count for a model.
 
@@ -142,6 +199,7 @@ class _Fold:
         self.forgotten: defaultdict[str, list[str]] = defaultdict(list)
         self.open = {} if base is None else dict(base._open)
         self.erased = {} if base is None else dict(base._erased)
+        self.absent = {} if base is None else dict(base._absent)
         self.last: Line | None = None
 
     def add(self, lines: Lines) -> "_Fold":
@@ -168,6 +226,11 @@ class _Fold:
                 erased.setdefault(pair, text)
             elif seen[0] == "install" and seen[15]:
                 self._install(*seen[INSTALL])
+            elif seen[0] == "absent" and seen[16]:
+                (class_id,) = seen[ABSENT]
+                tombstones.setdefault(class_id, int(seen[1]))
+                if _UNSEEN in self.absent.get(class_id, _UNSEEN):
+                    self.absent[class_id] = text
             else:
                 self._other(Line(seen, text))
         self.last = lines.last
@@ -198,6 +261,7 @@ class _Fold:
             _forgotten=forgotten,
             _open=self.open,
             _erased=self.erased,
+            _absent=self.absent,
         )
 
     def _absences(

@@ -57,6 +57,7 @@ def test_the_statement(state: DeviceState, record: ErasedRecord) -> None:
             "model_id": record.model_id,
             "old_bytes": {"method": "overwritten", "file_system": "ext4", "in_place": True},
             "order": None,
+            "outcome": "erased",
             "software": "pfm-edge-runtime 0.1.0",
             "statement": record.statement,
             "time": "2026-11-24T10:00:00Z",

@@ -175,8 +175,10 @@ def test_receipts_are_listed_shown_and_verified(
     forgotten: str, device_state: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     assert main(["receipts", "list"]) == 0
-    ((number, _, listed),) = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert listed == forgotten
+    ((number, _, listed, outcome),) = [
+        line.split("\t") for line in capsys.readouterr().out.splitlines()
+    ]
+    assert (listed, outcome) == (forgotten, "erased")
     assert main(["receipts", "show", forgotten]) == 0
     text = capsys.readouterr().out
     assert main(["receipts", "show", number]) == 0

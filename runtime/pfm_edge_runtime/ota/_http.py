@@ -1,0 +1,248 @@
+"""A repository on a server: HTTP and HTTPS, against servers and networks of any kind.
+
+Owns the policy of every request. Each has a deadline for all of it, headers and body; a limit on
+its length; and leave to be redirected within its own host only. Proxies are those of the
+environment (``https_proxy``, ``no_proxy``)::
+
+    with HttpTransport("https://updates.example/public", options, Meter()) as transport:
+        transport.read("metadata/timestamp.json", most=2**14)
+
+What the network fails at is tried again after a pause drawn at random from zero to a bound that
+doubles: a thousand devices that lost one server do not come back as one.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from pfm_edge_runtime.errors import ConfigError, FetchError
+from pfm_edge_runtime.ota._connections import Deadline, Sockets, explained, open_pool
+from pfm_edge_runtime.ota._transport import Meter, MissingFileError, Transport, TryAgainError
+from pfm_edge_runtime.ota.options import UpdateOptions
+from pfm_edge_runtime.recording import software
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse
+
+__all__ = ["HttpTransport"]
+
+_T = TypeVar("_T")
+
+_SLOWEST_RATE = 4096  # bytes a second: the least that a link must give
+_CHUNK_BYTES = 2**16
+_MOST_REDIRECTS = 3
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds; the bound of the first pause, and of any
+_SUCCESS = range(200, 300)
+_REDIRECTS = {301, 302, 303, 307, 308}
+_MISSING = {403, 404, 410}  # object stores answer 403 for what is not there
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_PORTAL = 511  # RFC 6585: Network Authentication Required
+_PAGE = (b"<!doctype html", b"<html")
+_MOST_LEFT_BYTES = 2**14  # of an answer that is read to keep its connection, and dropped
+_PORTS = {"http": 80, "https": 443}
+_PORTAL_HINT = "answers with a web page, as a network does that wants a login first"
+
+
+class HttpTransport(Transport):
+    """Reads a repository from a server, and posts receipts.
+
+    Args:
+        url: Of the repository's public folder, or of where receipts go.
+        options: Timeout, attempts, and what waits and draws.
+        meter: Counts.
+
+    Raises:
+        ConfigError: The URL, or a proxy's, cannot be used.
+        UpdateError: The extra ``ota`` is not installed.
+    """
+
+    def __init__(self, url: str, options: UpdateOptions, meter: Meter) -> None:
+        self._base, credentials = _split_credentials(url)
+        self.name = self._base
+        self.is_fresh = True
+        self.meter = meter
+        self._options = options
+        self._sockets = Sockets()
+        self._pool = open_pool(self._sockets, _proxy_for(self._base))
+        self._headers = {
+            "User-Agent": software().replace(" ", "/"),
+            "Accept-Encoding": "identity",  # lengths and hashes are those of the files
+        }
+        if credentials is not None:
+            from urllib3 import make_headers
+
+            self._headers |= make_headers(basic_auth=credentials)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.clear()
+
+    def post(self, data: bytes, media_type: str) -> None:
+        """Post something to the URL itself.
+
+        Raises:
+            FetchError: The server cannot be reached, or does not take it.
+            UpdateError: It would cost more than is left.
+        """
+
+        def once() -> None:
+            self.meter.require(len(data))
+            self.meter.sent += len(data)
+            seconds = self._seconds(len(data))
+            with self._answered("POST", self._base, seconds, (data, media_type)) as response:
+                _require_success(self._base, response.status)
+
+        self._attempt(once, None)
+
+    def _read(self, name: str, most: int, attempts: int | None) -> bytes:
+        return self._attempt(lambda: self._get(f"{self._base}/{quote(name)}", most), attempts)
+
+    def _attempt(self, once: Callable[[], _T], attempts: int | None) -> _T:
+        most = self._options.attempts if attempts is None else attempts
+        for number in range(most):
+            try:
+                return once()
+            except TryAgainError:
+                if number + 1 == most:
+                    raise
+            bound = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**number)
+            self._options.sleep(bound * self._options.draw())
+        raise AssertionError("the last attempt returns or raises")
+
+    def _get(self, url: str, most: int) -> bytes:
+        for _ in range(1 + _MOST_REDIRECTS):
+            with self._answered("GET", url, self._seconds(most)) as response:
+                if response.status not in _REDIRECTS:
+                    _require_success(url, response.status)
+                    return self._body(url, response, most)
+                url = _redirected(url, response.headers.get("Location"))
+        raise FetchError(f"{url} is redirected again and again: name the last address")
+
+    @contextmanager
+    def _answered(
+        self, method: str, url: str, seconds: float, body: tuple[bytes, str] | None = None
+    ) -> "Iterator[BaseHTTPResponse]":
+        headers = self._headers if body is None else self._headers | {"Content-Type": body[1]}
+        self.meter.requests += 1
+        with explained(url, Deadline(self._sockets, seconds)):
+            response = self._pool.urlopen(
+                method,
+                url,
+                redirect=False,
+                body=None if body is None else body[0],
+                headers=headers,
+                retries=False,
+                preload_content=False,
+                timeout=self._options.timeout,
+            )
+            try:
+                yield response
+            except MissingFileError:  # an everyday answer: there is no newer root
+                self._release(response)
+                raise
+            except BaseException:
+                response.close()  # whatever is still to come on this connection
+                raise
+            self._release(response)
+
+    def _release(self, response: "BaseHTTPResponse") -> None:
+        """Keep the connection, unless much is still to come on it."""
+        left = response.length_remaining
+        if left is None or left > _MOST_LEFT_BYTES:
+            response.close()
+            return
+        self.meter.received += len(response.read(left, decode_content=False)) if left else 0
+        response.release_conn()
+
+    def _body(self, url: str, response: "BaseHTTPResponse", most: int) -> bytes:
+        stated = response.headers.get("Content-Length", "")
+        expected = int(stated) if stated.isdecimal() else 0
+        is_page = "html" in response.headers.get("Content-Type", "").lower()
+        found = bytearray()
+        if expected <= most and not is_page:
+            self.meter.require(expected)
+        for chunk in response.stream(_CHUNK_BYTES, decode_content=False):
+            found += chunk
+            self.meter.received += len(chunk)
+            if is_page or found[:64].lstrip().lower().startswith(_PAGE):
+                raise FetchError(f"{url} {_PORTAL_HINT}")
+            if max(expected, len(found)) > most:
+                raise FetchError(f"{url} is longer than the {most} bytes that it may have")
+            self.meter.require(0)
+            self._options.progress(len(found), max(expected, len(found)))
+        return bytes(found)
+
+    def _seconds(self, most: int) -> float:
+        """Return how long a request may take that moves so many bytes."""
+        return self._options.timeout + most / _SLOWEST_RATE
+
+
+def _require_success(url: str, status: int) -> None:
+    if status in _SUCCESS:
+        return
+    if status in _MISSING:
+        raise MissingFileError(
+            f"{url}: the server has no such file ({status}); is it a publisher's public folder?",
+            status=403 if status == 403 else 404,  # noqa: PLR2004 (what TUF's client knows)
+        )
+    if status == _PORTAL:
+        raise FetchError(f"{url} {_PORTAL_HINT}")
+    if status in _PASSING:
+        raise TryAgainError(f"{url}: the server cannot answer just now ({status})")
+    raise FetchError(f"{url}: the server answers with status {status}")
+
+
+def _redirected(url: str, location: str | None) -> str:
+    """Return where a redirect within one host leads; from http to https is no other host.
+
+    Raises:
+        FetchError: It leads elsewhere.
+    """
+    target = urljoin(url, location or "")
+    try:
+        (scheme, host, port), (old_scheme, old_host, old_port) = _origin(target), _origin(url)
+    except ValueError as error:
+        raise FetchError(f"{url} is redirected to no address") from error
+    upgraded = (old_scheme, scheme, old_port, port) == ("http", "https", 80, 443)
+    if host != old_host or not (upgraded or (scheme, port) == (old_scheme, old_port)):
+        raise FetchError(
+            f"{url} is redirected to another host, which is refused: a network that wants a login "
+            "first does that; else name the other address"
+        )
+    return target
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or _PORTS.get(parts.scheme, 0)
+
+
+def _split_credentials(url: str) -> tuple[str, str | None]:
+    """Take user and password out of a URL: no message shall repeat them.
+
+    Raises:
+        ConfigError: It is no URL of a server.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError("the URL is malformed: name it as https://host/folder") from error
+    if parts.scheme.lower() not in _PORTS or not parts.hostname or parts.query or parts.fragment:
+        raise ConfigError("the URL must be http:// or https://, with a host, and no ? or #")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    where = host if port is None else f"{host}:{port}"
+    base = f"{parts.scheme.lower()}://{where}{parts.path.rstrip('/')}"
+    if parts.username is None:
+        return base, None
+    return base, f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+
+
+def _proxy_for(url: str) -> str | None:
+    parts = urlsplit(url)
+    if proxy_bypass(parts.netloc):
+        return None
+    proxies = getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")

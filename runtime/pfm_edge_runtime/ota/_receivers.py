@@ -1,0 +1,57 @@
+"""Where receipts go: a server that takes posts, or a directory.
+
+Owns both ways, behind one call for one receipt::
+
+    with open_receiver("https://fleet.example/receipts", device_id, options, meter) as send:
+        send("<class id>-12.json", text)
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+from pfm_edge_runtime.errors import FetchError
+from pfm_edge_runtime.ota._transport import Meter
+from pfm_edge_runtime.ota.options import UpdateOptions
+from pfm_edge_runtime.ota.source import is_url
+from pfm_edge_runtime.store import write_atomic
+
+__all__ = ["RECEIPT_TYPE", "Send", "open_receiver"]
+
+RECEIPT_TYPE = "application/vnd.in-toto+json"
+"""Media type of a receipt that is posted."""
+
+Send: TypeAlias = Callable[[str, bytes], None]
+"""Sends one receipt: the name of its file, and its text."""
+
+
+@contextmanager
+def open_receiver(place: str, device: str, options: UpdateOptions, meter: Meter) -> Iterator[Send]:
+    """Open where receipts go.
+
+    Args:
+        place: A URL, or a directory that exists.
+        device: Id of the device's key: several devices may share a directory.
+        options: As for the update.
+        meter: Counts.
+
+    Raises:
+        FetchError: There is no such directory, or, from sending, the receipt did not arrive.
+        ConfigError: The URL is none that can be used.
+        StorageError: From sending: the disk refused.
+    """
+    if is_url(place):
+        from pfm_edge_runtime.ota._http import HttpTransport  # noqa: PLC0415 (heavy)
+
+        with closing(HttpTransport(place, options, meter)) as transport:
+            yield lambda _, text: transport.post(text, RECEIPT_TYPE)
+        return
+    directory = Path(place)
+    if not directory.is_dir():
+        raise FetchError(f"{directory} is no directory that receipts could go to: make it")
+
+    def write(name: str, text: bytes) -> None:
+        write_atomic(directory / f"{device}-{name}", text)
+
+    yield write

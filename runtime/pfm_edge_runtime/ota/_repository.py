@@ -1,0 +1,373 @@
+"""A repository's metadata, verified: The Update Framework, and what it leaves to its user.
+
+Owns the one place that knows ``tuf``. Its client verifies signatures, versions and expiry; here is
+what it does not do: floors that outlive a wiped cache, a time that no local clock can set back, one
+key counted once, and files that are on the disk when it is said so::
+
+    with Repository.open(transport, known, cache, reference=now) as repository:
+        repository.refresh()
+        repository.read("forget.json", most=2**25)        # verified, from memory or the network
+        repository.known                                  # what to remember from now on
+
+TUF's client works in a directory of its own, in the system's temporary place, and starts from what
+the cache holds; what it verified is put into the cache afterwards, durably. The trusted root comes
+from the device's memory, never from the cache.
+
+Client workflow: https://theupdateframework.github.io/specification/latest/
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from pfm_edge_runtime.bundle import TrustedKeys
+from pfm_edge_runtime.errors import FetchError, RepositoryError, StorageError, UpdateError
+from pfm_edge_runtime.ota._cache import Cache
+from pfm_edge_runtime.ota._keys import require_distinct_keys, role_digest, trusted_keys
+from pfm_edge_runtime.ota._transport import MissingFileError, Transport
+from pfm_edge_runtime.ota.names import FORGET_FILE, METADATA_FOLDER, TARGETS_FOLDER
+from pfm_edge_runtime.state import RepositoryTrust, RoleFloor
+
+if TYPE_CHECKING:
+    from tuf.api.metadata import Delegations, Root, Signed, TargetFile
+    from tuf.ngclient import FetcherInterface, Updater
+
+__all__ = ["BUNDLES", "EPOCH_BEGIN", "FORGET", "Repository", "format_time", "parse_time"]
+
+BUNDLES, FORGET = "bundles", "forget"
+"""The two delegations of a repository, by their names."""
+
+EPOCH_BEGIN = datetime(1970, 1, 1, tzinfo=timezone.utc)
+"""A time at which nothing has expired."""
+
+_TOP_ROLES = ("timestamp", "snapshot", "targets")
+_MOST_METADATA = 2**23  # bytes of one role; lengths are stated for all but root and timestamp
+_MOST_ROOT, _MOST_TIMESTAMP = 2**17, 2**14
+_TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+_INSTALL = "updates over the air need tuf: pip install 'pfm-edge-runtime[ota]'"
+
+
+class Repository:
+    """A repository while one update lasts; made by :meth:`open`.
+
+    Attributes:
+        name: The repository, as messages name it.
+        known: What the device shall remember of it; grows with what is verified.
+        reference: The time that expiry is judged by.
+    """
+
+    def __init__(
+        self, transport: Transport, known: RepositoryTrust, cache: Cache, reference: datetime
+    ) -> None:
+        self.known = known
+        self.reference = reference
+        self.name = transport.name
+        self._transport = transport
+        self._cache = cache
+        self._folder: Path
+        self._updater: Updater
+        self._cached: dict[str, bytes] = {}
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls, transport: Transport, known: RepositoryTrust, cache: Cache, *, reference: datetime
+    ) -> "Iterator[Repository]":
+        """Begin; nothing is fetched yet.
+
+        Args:
+            transport: What reads its files.
+            known: What the device knows of it.
+            cache: Where verified metadata is kept.
+            reference: What time it is at least.
+
+        Raises:
+            RepositoryError: The root that the device knows is none.
+            StorageError: There is no room for what is temporary.
+            UpdateError: The extra ``ota`` is not installed.
+        """
+        made = cls(transport, known, cache, reference)
+        with _temporary() as folder:
+            made._begin(folder)
+            yield made
+
+    def refresh(self) -> None:
+        """Bring root, timestamp, snapshot and targets up to date, and verify them.
+
+        Raises:
+            RepositoryError: One of them cannot be trusted.
+            FetchError: One of them cannot be had.
+        """
+        with self._explained():
+            self._updater.refresh()
+        root = self._roots()
+        delegations = self._delegations()
+        require_distinct_keys(delegations.keys, "targets")
+        floors = dict(self.known.floors)
+        for role in _TOP_ROLES:
+            floors[role] = self._above(role, role_digest(root, role))
+        for role in (BUNDLES, FORGET):
+            self._require_listed(role)
+        self.known = replace(
+            self.known,
+            root=self._root_bytes(root.version),
+            forget=trusted_keys(delegations, FORGET),
+            floors=floors,
+        )
+
+    @property
+    def version(self) -> int:
+        """Version of the root: the epoch."""
+        return self._root().version
+
+    @property
+    def bundle_keys(self) -> TrustedKeys:
+        """Whose signatures on bundles count."""
+        return trusted_keys(self._delegations(), BUNDLES)
+
+    def find(self, target: str) -> "TargetFile | None":
+        """Look a target up; its delegation is fetched if it is not here, and verified.
+
+        Raises:
+            RepositoryError: The delegation cannot be trusted, or states no SHA-256.
+            FetchError: The delegation cannot be had.
+        """
+        with self._explained():
+            found = self._updater.get_targetinfo(target)
+        role = FORGET if target == FORGET_FILE else BUNDLES
+        if role in self._trusted():
+            floor = self._above(role, role_digest(self._delegations(), role))
+            self.known = replace(self.known, floors={**self.known.floors, role: floor})
+        if found is not None and "sha256" not in found.hashes:
+            raise RepositoryError(
+                f"{self._transport.name}: {target} has no SHA-256 in its metadata"
+            )
+        return found
+
+    def read(self, found: "TargetFile", *, most: int) -> bytes:
+        """Fetch a target into memory, and verify it.
+
+        Raises:
+            RepositoryError: It is not the file that the metadata lists, or too long.
+            FetchError: It cannot be had.
+        """
+        if found.length > most:
+            raise RepositoryError(
+                f"{self._transport.name}: {found.path} has {found.length} bytes, more than {most}"
+            )
+        folder, _, name = found.path.rpartition("/")
+        hashed = f"{found.hashes['sha256']}.{name}"
+        path = "/".join(part for part in (TARGETS_FOLDER, folder, hashed) if part)
+        self._transport.meter.require(found.length)
+        data = self._transport.read(path, most=found.length)
+        with self._explained():
+            found.verify_length_and_hashes(data)
+        return data
+
+    def keep(self) -> None:
+        """Put what was verified into the cache, durably, as far as it is new.
+
+        Raises:
+            StorageError: The disk refused; that costs a download, no more.
+        """
+        for path in sorted(self._folder.glob("*.json")):
+            role = path.stem
+            if role == "root" or role not in self._trusted():
+                continue
+            data = path.read_bytes()
+            if self._cached.get(role) != data:
+                self._cache.write(f"{METADATA_FOLDER}/{path.name}", data)
+                self._cached[role] = data
+
+    def after(self, issued_at: str) -> None:
+        """Take note of a time that has passed, for what verified says it was issued then.
+
+        It is capped at the moment before the timestamp expires: a time that somebody made up far
+        ahead must not make a device refuse what its repository says today.
+        """
+        expires = self._signed("timestamp").expires - timedelta(seconds=1)
+        time = max(self.known.time or "", min(issued_at, format_time(expires)))
+        self.known = replace(self.known, time=time)
+
+    def require_fresh(self) -> None:
+        """Require that nothing has expired at a time that is known to have passed.
+
+        Raises:
+            RepositoryError: Something has.
+        """
+        if not self._transport.is_fresh or self.known.time is None:
+            return
+        self.reference = max(self.reference, parse_time(self.known.time))
+        for role in self._trusted():
+            if self._signed(role).is_expired(self.reference):
+                raise self._expired(f"{role}.json is expired")
+
+    def _begin(self, folder: Path) -> None:
+        try:
+            from tuf.ngclient import Updater, UpdaterConfig
+        except ImportError as error:
+            raise UpdateError(_INSTALL) from error
+        for role in (*_TOP_ROLES, BUNDLES, FORGET):
+            data = self._cache.read(f"{METADATA_FOLDER}/{role}.json", _MOST_METADATA)
+            if data is not None:
+                self._cached[role] = data
+                (folder / f"{role}.json").write_bytes(data)
+        self._folder = folder
+        config = UpdaterConfig(
+            root_max_length=_MOST_ROOT,
+            timestamp_max_length=_MOST_TIMESTAMP,
+            snapshot_max_length=_MOST_METADATA,
+            targets_max_length=_MOST_METADATA,
+        )
+        with self._explained():
+            self._updater = Updater(
+                str(folder),
+                f"{METADATA_FOLDER}/",
+                fetcher=_fetcher(self._transport),
+                config=config,
+                bootstrap=self.known.root,
+            )
+        # The client has no public way to say what time it is; it asks the local clock, which may
+        # say 1971. pyproject.toml pins its version for that, and a test sees that this works.
+        self._updater._trusted_set.reference_time = self.reference
+
+    def _roots(self) -> "Root":
+        """Return the newest root; every one on the way to it must list each key once."""
+        from tuf.api.metadata import Metadata, Root
+
+        newest = self._root()
+        with self._explained():
+            first = Metadata[Root].from_bytes(self.known.root).signed.version
+            for version in range(first, newest.version + 1):
+                found = Metadata[Root].from_bytes(self._root_bytes(version)).signed
+                require_distinct_keys(found.keys, "root")
+        if not newest.consistent_snapshot:
+            raise RepositoryError(
+                f"{self._transport.name}: it has no consistent snapshots: publish it again"
+            )
+        return newest
+
+    def _root_bytes(self, version: int) -> bytes:
+        return (self._folder / "root_history" / f"{version}.root.json").read_bytes()
+
+    def _root(self) -> "Root":
+        return self._updater._trusted_set.root
+
+    def _trusted(self) -> list[str]:
+        """Return the roles whose metadata is here and verified."""
+        found = self._updater._trusted_set
+        return [role for role in ("root", *_TOP_ROLES, BUNDLES, FORGET) if role in found]
+
+    def _signed(self, role: str) -> "Signed":
+        return self._updater._trusted_set[role]
+
+    def _delegations(self) -> "Delegations":
+        found = self._updater._trusted_set.targets.delegations
+        if found is None:
+            raise RepositoryError(
+                f"{self._transport.name}: it is no repository of pfm-edge ota init: it delegates "
+                "nothing"
+            )
+        return found
+
+    def _above(self, role: str, keys: str) -> RoleFloor:
+        """Return a role's version as its new floor.
+
+        Raises:
+            RepositoryError: It is below the old one.
+        """
+        version = self._signed(role).version
+        self._require_floor(role, keys, version)
+        return RoleFloor(keys, version)
+
+    def _require_listed(self, role: str) -> None:
+        """Require that the snapshot has a delegation, in a version that is not below its floor."""
+        meta = self._updater._trusted_set.snapshot.meta.get(f"{role}.json")
+        if meta is None:
+            raise RepositoryError(
+                f"{self._transport.name}: its snapshot does not list {role}.json: publish it again"
+            )
+        self._require_floor(role, role_digest(self._delegations(), role), meta.version)
+
+    def _require_floor(self, role: str, keys: str, version: int) -> None:
+        floor = self.known.floors.get(role)
+        if floor is not None and floor.keys == keys and version < floor.version:
+            raise RepositoryError(
+                f"{self._transport.name}: its {role}.json is version {version}, and this device "
+                f"has seen {floor.version}: it is an old copy; use one that is up to date"
+            )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what TUF's client raises into one line of ours."""
+        from tuf.api import exceptions
+
+        name = self._transport.name
+        try:
+            yield
+        except exceptions.ExpiredMetadataError as error:
+            raise self._expired(str(error)) from error
+        except exceptions.DownloadError as error:
+            found = error.__cause__
+            raise (
+                found if isinstance(found, FetchError) else FetchError(f"{name}: {error}")
+            ) from (error)
+        except (exceptions.RepositoryError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(f"{error}".split()) or type(error).__name__
+            raise RepositoryError(f"{name}: its metadata cannot be trusted: {reason}") from error
+        except OSError as error:
+            raise StorageError(
+                f"{self._folder} cannot be written: {error.strerror or error}; nothing changed"
+            ) from error
+
+    def _expired(self, finding: str) -> RepositoryError:
+        return RepositoryError(
+            f"{self._transport.name}: {finding}, and here it is {format_time(self.reference)}: set "
+            "this device's clock, or the publisher must run pfm-edge ota refresh"
+        )
+
+
+def format_time(moment: datetime) -> str:
+    """Write a moment in UTC, to the second."""
+    return moment.astimezone(timezone.utc).strftime(_TIME_FORMAT)
+
+
+def parse_time(text: str) -> datetime:
+    """Read what :func:`format_time` wrote."""
+    return datetime.strptime(text, _TIME_FORMAT).replace(tzinfo=timezone.utc)
+
+
+@contextmanager
+def _temporary() -> Iterator[Path]:
+    try:
+        made = TemporaryDirectory(prefix="pfm-update-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise StorageError(
+            f"the system's place for temporary files cannot be written: {error.strerror or error}; "
+            "set TMPDIR"
+        ) from error
+    with made as folder:
+        yield Path(folder)
+
+
+def _fetcher(transport: Transport) -> "FetcherInterface":
+    """Let TUF's client read through a transport."""
+    from tuf.api.exceptions import DownloadHTTPError
+    from tuf.ngclient import FetcherInterface
+
+    class Fetcher(FetcherInterface):
+        def _fetch(self, url: str) -> Iterator[bytes]:
+            yield transport.read(url, most=_MOST_METADATA)
+
+        def download_bytes(self, url: str, max_length: int) -> bytes:
+            try:
+                return transport.read(url, most=max_length)
+            except MissingFileError as error:
+                # The client asks for roots until there is none.
+                raise DownloadHTTPError(str(error), error.status) from error
+
+    return Fetcher()
