@@ -96,6 +96,8 @@ def _print_state(state: "RepositoryState") -> None:
     print_table(table("roles", ["role", "version", "until", "must sign", "keys"], roles))
     models = [[m.model_id, m.stable or "-", m.candidate or "-", m.rollout] for m in state.models]
     print_table(table("models", ["model", "stable", "candidate", "rollout"], models))
+    for class_id in state.overdue:
+        say(f"class {class_id} was forgotten here, and devices still get it: pfm-edge ota forget")
     if state.pending:
         say(f"a change ({state.pending}) waits for signatures")
 

@@ -18,6 +18,7 @@ from pfm_edge.ota._issue import last_sequence, reissued, release_of
 from pfm_edge.ota._metadata import AnyMetadata, next_version, target_file
 from pfm_edge.ota._repository import Work
 from pfm_edge.ota._roles import Role
+from pfm_edge.registry import read_registry
 from pfm_edge_runtime.bundle import Bundle, ClassId
 from pfm_edge_runtime.ota.channel import Channel, Release
 from pfm_edge_runtime.ota.forget_list import ForgetList, ForgetRow
@@ -103,7 +104,8 @@ class Draft:
 
         Args:
             channel: The bundles.
-            without: Classes that they shall not hold any more.
+            without: Classes that they shall not hold any more, besides those that the registry
+                has on its forget list.
             after: The channel that the new places come after; the same by default.
 
         Returns:
@@ -128,7 +130,8 @@ class Draft:
         self, release: Release, place: tuple[int, int], without: frozenset[ClassId]
     ) -> Release:
         bundle = self.work.current.bundle(release)
-        again = reissued(bundle, place=place, issued_at=self.work.now, without=without)
+        gone = without.union(read_registry(self.work.settings.registry).forgotten)
+        again = reissued(bundle, place=place, issued_at=self.work.now, without=gone)
         made = self.put_bundle(again)
         return Release(*place, made.statement, made.target, release.rollout)
 

@@ -99,6 +99,8 @@ def init_repository(
         )
     require_apart({role: [each.key_id for each in request.keys[role]] for role in Role})
     read_registry(request.registry)
+    if request.registry.absolute().parent == directory.absolute():
+        raise ConfigError(f"{request.registry}: keep the registry outside of the repository")
     named = [each for role in Role for each in request.keys[role]]
     settings = Settings(
         request.registry.absolute(),

@@ -119,6 +119,10 @@ class Signers:
         self.reasons: dict[str, str] = {}
         """Why a remembered key is not at hand, by key id."""
 
+    def named(self, key_id: str) -> bool:
+        """Tell whether a key was named for this very command."""
+        return key_id in self._required
+
     def of(self, key_id: str) -> Signer | None:
         """Return what signs for a key, or ``None`` if that is not at hand.
 

@@ -208,14 +208,16 @@ def meta_file(metadata: AnyMetadata) -> MetaFile:
 def sign_metadata(
     role: Role, metadata: AnyMetadata, authority: Authority, signers: Signers
 ) -> None:
-    """Sign with every key of the role that is at hand and has not signed.
+    """Sign with the keys of the role that are at hand: those named, and as many as are needed.
 
     Raises:
         KeyFileError: A key that was named for this refuses to sign.
         RepositoryError: The role has no keys there.
     """
     unsigned = {key_id for each in _results(role, metadata, authority) for key_id in each.unsigned}
-    for key_id in sorted(unsigned):
+    for key_id in sorted(unsigned, key=lambda each: (not signers.named(each), each)):
+        if not signers.named(key_id) and not missing_signatures(role, metadata, authority):
+            return
         signer = signers.of(key_id)
         if signer is not None:
             metadata.signatures[key_id] = signer.sign(metadata.signed_bytes)

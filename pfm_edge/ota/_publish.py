@@ -10,7 +10,7 @@ all others of its model. Whoever signed it before does not matter: the bundle ke
 """
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from pfm_edge._bundles import read_bundle
 from pfm_edge.ota._draft import Draft
 from pfm_edge.ota._issue import reissued
 from pfm_edge.ota._keys import Signers
-from pfm_edge.ota._repository import Outcome, PublisherRepository
+from pfm_edge.ota._repository import Outcome, PublisherRepository, Work
 from pfm_edge.registry import Registry, read_registry
 from pfm_edge_runtime.bundle import Bundle
 from pfm_edge_runtime.errors import EnvelopeError, UpdateError
@@ -78,6 +78,8 @@ def publish(
     with repository.work(signers) as work:
         _require_known(found, read_registry(work.settings.registry))
         _require_past(found, work.now)
+        if rollout is None and (place := _published(found, work)):
+            return Outcome(True, (f"it is published already, as bundle {place}",))
         draft = Draft(work, "publish")
         channel = work.current.channel(found.model_id)
         placed = _placed(found, draft, channel)
@@ -92,6 +94,16 @@ def publish(
             made = Channel(found.model_id, stable, candidate)
         draft.put_channel(made)
         return work.settle(draft.change())
+
+
+def _published(bundle: Bundle, work: Work) -> str:
+    """Return the place where the very same classes are for all devices; empty if nowhere."""
+    channel = work.current.channel(bundle.model_id)
+    if channel is None or channel.stable is None or channel.candidate is not None:
+        return ""
+    stated, wanted = work.current.bundle(channel.stable).statement, bundle.statement
+    same = replace(wanted, epoch=stated.epoch, sequence=stated.sequence, issued_at=stated.issued_at)
+    return f"{stated.epoch}-{stated.sequence}" if same == stated else ""
 
 
 def _placed(bundle: Bundle, draft: Draft, channel: Channel | None) -> Bundle:

@@ -15,6 +15,7 @@ from pfm_edge.ota._description import whom
 from pfm_edge.ota._journal import is_change, load
 from pfm_edge.ota._repository import PublisherRepository
 from pfm_edge.ota._roles import Role
+from pfm_edge.registry import Registry, read_registry
 from pfm_edge_runtime.ota.channel import Channel, Release
 
 __all__ = ["ModelState", "RepositoryState", "RoleState", "repository_state"]
@@ -68,11 +69,13 @@ class RepositoryState:
         roles: The roles; none before the first change is complete.
         models: The models.
         pending: What kind of change waits for signatures; empty for none.
+        overdue: Classes of live bundles that the registry has forgotten, and no order names.
     """
 
     roles: tuple[RoleState, ...]
     models: tuple[ModelState, ...]
     pending: str
+    overdue: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON object."""
@@ -80,6 +83,7 @@ class RepositoryState:
             "roles": [asdict(each) for each in self.roles],
             "models": [asdict(each) for each in self.models],
             "pending": self.pending or None,
+            "overdue": [*self.overdue],
         }
 
 
@@ -94,8 +98,15 @@ def repository_state(repository: PublisherRepository) -> RepositoryState:
         current = Current.read(layout)
         pending = load(layout.pending).change.kind if is_change(layout.pending) else ""
         roles = [_role(each, current, settings.signers, repository) for each in current.metadata]
-        models = [_model(each) for _, each in sorted(current.channels.items())]
-    return RepositoryState(tuple(roles), tuple(models), pending)
+        channels = [each for _, each in sorted(current.channels.items())]
+        overdue = _overdue(channels, current, read_registry(settings.registry))
+    return RepositoryState(tuple(roles), tuple(map(_model, channels)), pending, overdue)
+
+
+def _overdue(channels: list[Channel], current: Current, registry: Registry) -> tuple[str, ...]:
+    releases = [each for one in channels for each in (one.stable, one.candidate) if each]
+    live = {each for release in releases for each in current.bundle(release).class_ids}
+    return tuple(sorted(live.intersection(registry.forgotten)))
 
 
 def _role(
