@@ -7,12 +7,12 @@ docs/targets.md.
 
 import pytest
 
-from pfm_edge_exporters import OnnxFromTorch
 from tests.support.architectures import ARCHITECTURES
 from tests.support.exported import (
     adapter_difference,
     build_engine,
     differences_on_oldest,
+    export,
     exported,
     half_cosine,
     inside_difference,
@@ -67,4 +67,4 @@ def test_the_oldest_onnxruntime_computes_it_too(tmp_path):
 @BOTH
 @EVERY
 def test_a_second_export_gives_the_same_bytes(case, attention):
-    assert OnnxFromTorch().export(source_of(case, attention)) == exported(case, attention).graph
+    assert export(source_of(case, attention)) == exported(case, attention).graph

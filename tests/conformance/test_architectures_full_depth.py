@@ -5,9 +5,8 @@ import pytest
 from pfm_edge.config import BackboneConfig
 from pfm_edge.model import PromptedViT, create_backbone
 from pfm_edge.publishing import deployable_source
-from pfm_edge_exporters import OnnxFromTorch
 from tests.support.architectures import randomise
-from tests.support.exported import Exported, build_engine, parity
+from tests.support.exported import Exported, build_engine, export, parity
 
 
 @pytest.mark.slow
@@ -20,11 +19,11 @@ from tests.support.exported import Exported, build_engine, parity
     ],
 )
 def test_at_full_depth_the_graph_computes_what_torch_does(model, attention, arguments):
-    config = BackboneConfig(model=model, arguments={"img_size": 112, **arguments})
+    config = BackboneConfig(model=model, arguments={"img_size": 64, **arguments})
     backbone = randomise(create_backbone(config))
     assert (len(backbone.blocks), backbone.embed_dim) == (12, 384)
     source = deployable_source(PromptedViT(backbone, attention, 2), config)
-    deep = Exported(model, source, OnnxFromTorch().export(source))
+    deep = Exported(model, source, export(source))
     report = parity(deep)
     assert report.worst <= 1e-4
     assert report.sensitivity > 1e-2
