@@ -73,6 +73,10 @@ def test_the_command(device, tmp_path):
     assert left == classes[1:]
 
 
-def test_the_systemd_unit_comes_along(device):
+def test_the_systemd_units_come_along(device):
     folder = device.parents[1] / "lib" / "systemd" / "system"
-    assert [path.name for path in folder.iterdir()] == ["pfm-device-check@.service"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "pfm-device-check@.service",
+        "pfm-device-update@.service",
+        "pfm-device-update@.timer",
+    ]

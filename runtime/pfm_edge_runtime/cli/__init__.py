@@ -5,7 +5,8 @@ library::
 
     main(["predict", "model/", "photo.jpg"])     # 0
 
-Exit codes: 0 done; 1 an error of ours, in one line on standard error; 2 wrong usage.
+Exit codes: 0 done; 1 an error of ours, in one line on standard error; 2 wrong usage; 75 an update
+that may succeed later by itself.
 """
 
 import argparse
@@ -23,13 +24,15 @@ from pfm_edge_runtime.cli import (
     _init,
     _predict,
     _receipts,
+    _update,
 )
 from pfm_edge_runtime.cli._output import note, printable
-from pfm_edge_runtime.errors import PfmEdgeError
+from pfm_edge_runtime.errors import FetchError, PfmEdgeError, UpdateBusyError
 
 __all__ = ["main"]
 
 _OK, _ERROR, _USAGE = 0, 1, 2
+_TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 _EXAMPLE = """\
@@ -53,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PfmEdgeError as error:
         if arguments.debug:
             raise
-        return _fail(str(error))
+        passes = isinstance(error, FetchError | UpdateBusyError)
+        return _fail(str(error), _TRY_AGAIN if passes else _ERROR)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except OSError as error:  # the library lets none through: it is our own output
@@ -75,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pfm-device {_version()}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (_predict, _embed, _classes, _forget, _receipts, _init, _doctor):
+    for command in (_predict, _embed, _classes, _forget, _receipts, _init, _update, _doctor):
         command.add_to(commands)
     return parser
 
@@ -87,9 +91,9 @@ def _version() -> str:
         return "unknown"
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = _ERROR) -> int:
     note(f"pfm-device: error: {printable(message)}")
-    return _ERROR
+    return code
 
 
 def _accept_any_text() -> None:

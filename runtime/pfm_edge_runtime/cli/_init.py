@@ -23,6 +23,7 @@ __all__ = ["add_to"]
 _EXAMPLE = """\
   pfm-device init --key issuer.pub
   pfm-device init --key a.pub --key b.pub --key c.pub --threshold 2
+  pfm-device init --root root.json --cohort beta
   pfm-device init --replace-trust --key new-issuer.pub
 """
 
@@ -54,9 +55,18 @@ def add_to(commands: Commands) -> None:
         help="how many of the keys must have signed (default: all)",
     )
     parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="root.json",
+        help="root of the repository that updates come from; it says whose bundles to take",
+    )
+    parser.add_argument(
+        "--cohort", metavar="NAME", help="cohort that this device is in, for rollouts"
+    )
+    parser.add_argument(
         "--replace-trust",
         action="store_true",
-        help="set these keys on a device that has a memory already",
+        help="set these keys, or this root, on a device that has a memory already",
     )
     parser.add_argument(
         "--adopt",
@@ -69,12 +79,15 @@ def _run(arguments: argparse.Namespace) -> None:
     from pfm_edge_runtime.state import default_state_directory
 
     trust = _trust(arguments.keys, arguments.threshold)
-    if arguments.replace_trust and trust is None:
-        raise ConfigError("--replace-trust needs the new keys: add --key ISSUER.pub")
+    root = None if arguments.root is None else _read_root(arguments.root)
+    if arguments.replace_trust and trust is None and root is None:
+        raise ConfigError("--replace-trust needs the new keys: add --key ISSUER.pub, or --root")
+    _require_cohort(arguments.cohort)
     if arguments.adopt and trust is not None and not arguments.replace_trust:
         raise ConfigError("--adopt keeps whom the device trusts: add --replace-trust to set these")
     directory: Path = arguments.state or default_state_directory()
     state = _make(directory, trust, arguments)
+    _know(state, root, arguments)
     if arguments.json:
         write_json(_as_json(state))
     else:
@@ -94,13 +107,52 @@ def _make(
     try:
         state = DeviceState.open(directory)
     except StateMissingError:
-        return DeviceState.create(directory, trust=trust, bind=trust is not None)
+        bind = trust is not None or arguments.root is not None
+        return DeviceState.create(directory, trust=trust, bind=bind)
     if trust not in {None, state.trust}:
         raise StateError(
             f"{directory} is there already and trusts others: add --replace-trust to set these keys"
         )
-    note(f"pfm-device: {directory} is there already; nothing changed")
+    if arguments.root is None and arguments.cohort is None:
+        note(f"pfm-device: {directory} is there already; nothing changed")
     return state
+
+
+def _know(state: "DeviceState", root: bytes | None, arguments: argparse.Namespace) -> None:
+    """Tell the device of its repository, and of its cohort."""
+    from dataclasses import replace
+
+    from pfm_edge_runtime.state import RepositoryTrust
+
+    cohort: str | None = arguments.cohort
+    # Whoever replaces a root need not be able to read the old one.
+    old = None if root is not None and arguments.replace_trust else state.repository()
+    if root is None and cohort is None:
+        return
+    if root is not None and old is not None and old.root != root:
+        raise StateError(
+            f"{state.directory} knows another root already: add --replace-trust to follow this one"
+        )
+    if old is None and root is None:
+        raise ConfigError("--cohort is for rollouts of a repository: add --root root.json")
+    new = old or RepositoryTrust(root or b"")
+    if cohort is not None:
+        new = replace(new, cohort=cohort)
+    if new != old:
+        state.know_repository(new)
+
+
+def _require_cohort(name: str | None) -> None:
+    from pfm_edge_runtime.ota.channel import is_cohort
+
+    if name is not None and not is_cohort(name):
+        raise ConfigError("a cohort's name has 1 to 32 of a-z, 0-9 and . _ -")
+
+
+def _read_root(path: Path) -> bytes:
+    from pfm_edge_runtime.ota.root import read_root
+
+    return read_root(path)
 
 
 def _trust(paths: list[Path], threshold: int | None) -> "TrustedKeys | None":
@@ -117,13 +169,18 @@ def _trust(paths: list[Path], threshold: int | None) -> "TrustedKeys | None":
 
 
 def _as_json(state: "DeviceState") -> dict[str, object]:
-    trust = state.trust
+    from pfm_edge_runtime.ota.root import root_version
+
+    trust, repository = state.trust, state.repository()
     return {
         "state": str(state.directory),
         "device": state.device,
         "public_key": str(state.directory / "device.pub"),
         "bound": state.memory.identity.machine is not None,
         "trust": None if trust is None else {"threshold": trust.threshold, "keys": _key_ids(trust)},
+        "repository": None
+        if repository is None
+        else {"root_version": root_version(repository.root), "cohort": repository.cohort},
     }
 
 
@@ -134,11 +191,18 @@ def _key_ids(trust: "TrustedKeys") -> list[str]:
 
 
 def _write_lines(state: "DeviceState") -> None:
+    from pfm_edge_runtime.ota.root import root_version
+
     write_row("state", str(state.directory))
     write_row("device", state.device)
     write_row("public key", str(state.directory / "device.pub"))
+    if (repository := state.repository()) is not None:
+        write_row("repository", f"root version {root_version(repository.root)}")
+        if repository.cohort is not None:
+            write_row("cohort", repository.cohort)
     if state.trust is None:
-        write_row("trust", "on first use")
+        first = "on first use" if repository is None else "as the repository says, once updated"
+        write_row("trust", first)
     else:
         write_row("trust", f"{state.trust.threshold} of these keys")
         for each in _key_ids(state.trust):
