@@ -12,11 +12,13 @@ The order of every step, and why a power cut between any two of them is harmless
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pfm_edge_runtime._disk import mapped_errors, sync
 from pfm_edge_runtime.bundle import Expectation, VerifiedBundle
 from pfm_edge_runtime.erasure import erase_dying, finish, leftovers, swap
 from pfm_edge_runtime.errors import (
@@ -248,8 +250,8 @@ def install_bundle(
 
     Raises:
         BundleError: The bundle is not one that this device may use; the old one is as it was.
-        StorageError: The disk refused, and the old bundle is as it was; or the new one is in
-            place, and the next open records it and erases the old one.
+        StorageError: The disk refused, and the old bundle is as it was; or, where it refused to
+            undo that, the new one is in place, and the next open records it and erases the old.
         PackageError: The package is damaged; also ManifestError.
         StateError: As for :func:`open_model`.
     """
@@ -265,9 +267,31 @@ def install_bundle(
         finish(path)
         dying = swap(path, bundle.to_bytes())
         if bundle.place.statement not in device.memory.absences:
-            record_install(device, bundle, files.directory, absent=bundle.absent)
+            with _put_back_unless_recorded(path, dying, device, bundle):
+                record_install(device, bundle, files.directory, absent=bundle.absent)
         erase_dying(path, dying)
         return settle(files, device, require_state=require_state)
+
+
+@contextmanager
+def _put_back_unless_recorded(
+    path: Path, dying: Path | None, device: DeviceState, bundle: VerifiedBundle
+) -> Iterator[None]:
+    """Put the old bundle back if the new one cannot be recorded.
+
+    A device whose memory has no room would serve nothing at all: what is not recorded is not used,
+    and the old one would be gone. Where the disk does not say whether it has the record, the new
+    one stays: the old one may be below its own floor.
+    """
+    try:
+        yield
+    except StorageError:
+        recorded = bundle.place.statement in device.memory.absences
+        if dying is not None and not recorded:
+            with mapped_errors(path):
+                os.replace(dying, path)  # noqa: PTH105 (the fault tests count it)
+                sync(path.parent)
+        raise
 
 
 def _verified(

@@ -20,7 +20,9 @@ from contextlib import suppress
 
 from pfm_edge_runtime._disk import mapped_errors, sibling
 from pfm_edge_runtime._strict_json import JsonLimits, JsonValue, StrictJsonError, canonical, parse
+from pfm_edge_runtime.errors import FetchError
 from pfm_edge_runtime.ota._cache import Cache
+from pfm_edge_runtime.ota._transport import MissingFileError, TryAgainError
 from pfm_edge_runtime.receipts import make_receipt
 from pfm_edge_runtime.state import AbsentRecord, DeviceState, ErasedRecord
 
@@ -28,6 +30,7 @@ __all__ = ["OUTBOX_FOLDER", "Outbox", "receipt_name"]
 
 OUTBOX_FOLDER = "outbox"
 _SENT_FILE = f"{OUTBOX_FOLDER}/sent.json"
+_MOST_REFUSALS = 3
 _MOST_SENT_BYTES = 2**20
 _MOST_RECEIPT_BYTES = 2**16
 
@@ -81,24 +84,47 @@ class Outbox:
     def deliver(self, send: Callable[[str, bytes], None]) -> None:
         """Send what is here, one by one, in the ledger's order.
 
+        One that the other side does not take must not hold the others up; a few in a row say that
+        it takes none.
+
         Args:
             send: Gets a receipt's file name and text, and raises if it does not arrive.
 
         Raises:
-            PfmEdgeError: What ``send`` raised; those before it are gone from here.
+            PfmEdgeError: What ``send`` raised; those that arrived are gone from here.
             StorageError: The disk refused.
         """
         gone: list[AbsentRecord | ErasedRecord] = []
+        refusals: list[FetchError] = []
         try:
             for each in self._records:
-                name = receipt_name(each)
-                text = self._cache.read(f"{OUTBOX_FOLDER}/{name}", _MOST_RECEIPT_BYTES)
-                if text is None:
-                    text = make_receipt(each, self._device).encode("ascii")
-                send(name, text)
-                gone.append(each)
+                refusal = self._refusal(send, each)
+                if refusal is None:
+                    gone.append(each)
+                    continue
+                refusals.append(refusal)
+                if len(refusals) == _MOST_REFUSALS:
+                    break
         finally:
             self._take_out(gone)
+        if refusals:
+            raise refusals[0]
+
+    def _refusal(
+        self, send: Callable[[str, bytes], None], record: AbsentRecord | ErasedRecord
+    ) -> FetchError | None:
+        """Send one; return why the other side does not take this one, if it does not."""
+        try:
+            send(receipt_name(record), self._text(record))
+        except (MissingFileError, TryAgainError):
+            raise
+        except FetchError as error:
+            return error
+        return None
+
+    def _text(self, record: AbsentRecord | ErasedRecord) -> bytes:
+        text = self._cache.read(f"{OUTBOX_FOLDER}/{receipt_name(record)}", _MOST_RECEIPT_BYTES)
+        return text or make_receipt(record, self._device).encode("ascii")
 
     def _take_out(self, gone: list[AbsentRecord | ErasedRecord]) -> None:
         """Remember what was sent, then remove it: a crash in between sends it once more."""

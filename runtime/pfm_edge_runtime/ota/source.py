@@ -36,7 +36,11 @@ class Source:
     forget_list: Path | None = None
 
     def __str__(self) -> str:
-        return str(self.url or self.directory or self.forget_list)
+        if self.url is None:
+            return str(self.directory or self.forget_list)
+        scheme, mark, rest = self.url.partition("://")
+        host, slash, path = rest.partition("/")
+        return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"  # without a password
 
     def transport(self, options: UpdateOptions, meter: Meter) -> Transport:
         """Return what reads from it, for one update.

@@ -21,7 +21,8 @@ itself. No failure takes the old bundle out of use.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -196,11 +197,14 @@ class _Update:
 
     def _trust(self, repository: Repository) -> None:
         """Take over what was verified: into the device's memory, and into the cache."""
-        self._remember(repository)
         keys = repository.bundle_keys
-        if self._device.trust != keys:
+        # Asked of both: a power cut may come after the file and before the record that lets
+        # running models know of it.
+        if keys != self._device.trust or keys != self._known.bundles:
             DeviceState.replace_trust(self._device.directory, keys, keep_installed=True)
             self._device.refresh()
+        repository.known = replace(repository.known, bundles=keys)
+        self._remember(repository)
         repository.keep()
 
     def _remember(self, repository: Repository) -> None:
@@ -227,7 +231,7 @@ class _Update:
         if self._forgotten is not None:
             return
         keys = self._known.forget
-        with _passing_over():
+        with suppress(PfmEdgeError):  # the first way's error is the one to tell
             if keys is None:
                 # A device that is new: only the repository says who signs the list, however old.
                 with Repository.open(
@@ -283,7 +287,8 @@ class _Update:
             bundle.wipe()
         except (BundleError, UnhealthyError) as error:
             self._outcome = "rejected"
-            Rejected(self._cache, files, self._device).add(target.hashes["sha256"])
+            with suppress(PfmEdgeError):  # if it cannot be remembered, it is fetched once more
+                Rejected(self._cache, files, self._device).add(target.hashes["sha256"])
             raise UpdateError(f"{self._source}: {release.target}: {error}") from error
         with self._state("commit"):
             self._commit(repository, data, release)
@@ -388,12 +393,3 @@ def _device(state: DeviceState | str | Path | None) -> DeviceState:
     if isinstance(state, DeviceState):
         return state
     return DeviceState.open(default_state_directory() if state is None else state)
-
-
-@contextmanager
-def _passing_over() -> Iterator[None]:
-    """Pass over what fails on a second way: the first way's error is the one to tell."""
-    try:
-        yield
-    except PfmEdgeError:
-        return

@@ -63,6 +63,7 @@ class RepositoryTrust:
     Attributes:
         root: TUF's root metadata, the newest that was trusted, as its file.
         forget: Whose signatures on a forget list count; ``None`` before the first update.
+        bundles: Whose signatures on bundles it named last, once the device trusts them.
         floors: The highest version that was seen, by role.
         time: A time that has passed for certain, UTC to the second: the highest ``issued_at`` of
             what verified. ``None`` before there was any.
@@ -71,6 +72,7 @@ class RepositoryTrust:
 
     root: bytes
     forget: TrustedKeys | None = None
+    bundles: TrustedKeys | None = None
     floors: Mapping[str, RoleFloor] = field(default_factory=dict)
     time: str | None = None
     cohort: str | None = None
@@ -92,6 +94,7 @@ def repository_from_bytes(data: bytes) -> RepositoryTrust:
         found = RepositoryTrust(
             root=fields.text("root").encode("utf-8"),
             forget=_keys_from(fields.object_or_null("forget")),
+            bundles=_keys_from(fields.object_or_null("bundles")),
             floors=_floors_from(fields.objects("floors")),
             time=fields.text_or_null("time"),
             cohort=fields.text_or_null("cohort"),
@@ -108,10 +111,6 @@ def repository_to_bytes(trust: RepositoryTrust) -> bytes:
     Raises:
         StateError: The root is no text.
     """
-    forget: JsonValue = None
-    if trust.forget is not None:
-        keys: list[JsonValue] = [each.hex() for each in sorted(trust.forget.keys)]
-        forget = {"keys": keys, "threshold": trust.forget.threshold}
     floors: list[JsonValue] = [
         {"role": role, "keys": floor.keys, "version": floor.version}
         for role, floor in sorted(trust.floors.items())
@@ -123,12 +122,20 @@ def repository_to_bytes(trust: RepositoryTrust) -> bytes:
     value: dict[str, JsonValue] = {
         "format": _FORMAT,
         "root": root,
-        "forget": forget,
+        "forget": _fields_of(trust.forget),
+        "bundles": _fields_of(trust.bundles),
         "floors": floors,
         "time": trust.time,
         "cohort": trust.cohort,
     }
     return canonical(value) + b"\n"
+
+
+def _fields_of(trust: TrustedKeys | None) -> JsonValue:
+    if trust is None:
+        return None
+    keys: list[JsonValue] = [each.hex() for each in sorted(trust.keys)]
+    return {"keys": keys, "threshold": trust.threshold}
 
 
 def _keys_from(fields: Fields | None) -> TrustedKeys | None:
@@ -137,7 +144,7 @@ def _keys_from(fields: Fields | None) -> TrustedKeys | None:
     keys = [public_key_from(each) for each in fields.texts("keys")]
     found = TrustedKeys(fields.integer("threshold"), frozenset(keys))
     fields.finish()
-    require(bool(keys) and len(found.keys) == len(keys), "forget")
+    require(bool(keys) and len(found.keys) == len(keys), "keys")
     return found
 
 
