@@ -10,7 +10,7 @@ all others of its model. Whoever signed it before does not matter: the bundle ke
 """
 
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -101,9 +101,13 @@ def _published(bundle: Bundle, work: Work) -> str:
     channel = work.current.channel(bundle.model_id)
     if channel is None or channel.stable is None or channel.candidate is not None:
         return ""
-    stated, wanted = work.current.bundle(channel.stable).statement, bundle.statement
-    same = replace(wanted, epoch=stated.epoch, sequence=stated.sequence, issued_at=stated.issued_at)
-    return f"{stated.epoch}-{stated.sequence}" if same == stated else ""
+    live = work.current.bundle(channel.stable)
+    same = (
+        set(live.entry_digests) == set(bundle.entry_digests)
+        and live.statement.manifests == bundle.statement.manifests
+        and live.inputs == bundle.inputs
+    )
+    return f"{channel.stable.epoch}-{channel.stable.sequence}" if same else ""
 
 
 def _placed(bundle: Bundle, draft: Draft, channel: Channel | None) -> Bundle:

@@ -1,5 +1,6 @@
 """A small prompted ViT, made once: what the toolchain's unit tests train, mask and take apart."""
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -44,3 +45,9 @@ def make_model() -> Callable[..., PromptedViT]:
         return model
 
     return make
+
+
+@pytest.fixture
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing wait for the disk: a repository is synced a hundred times by a test."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
