@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from securesystemslib.signer import Key
+from securesystemslib.signer import Key, Signature
 from tuf.api.exceptions import RepositoryError as TufRepositoryError
 from tuf.api.metadata import (
     DelegatedRole,
@@ -52,6 +52,7 @@ __all__ = [
     "parse_metadata",
     "sign_metadata",
     "target_file",
+    "valid_signatures",
 ]
 
 AnyMetadata = Metadata[Any]
@@ -221,6 +222,18 @@ def sign_metadata(
         signer = signers.of(key_id)
         if signer is not None:
             metadata.signatures[key_id] = signer.sign(metadata.signed_bytes)
+
+
+def valid_signatures(
+    role: Role, metadata: AnyMetadata, authority: Authority
+) -> dict[str, Signature]:
+    """Return those signatures that are of the role's keys and verify.
+
+    Raises:
+        RepositoryError: The role has no keys there.
+    """
+    signed = {key_id for each in _results(role, metadata, authority) for key_id in each.signed}
+    return {each: metadata.signatures[each] for each in sorted(signed)}
 
 
 def missing_signatures(

@@ -9,7 +9,6 @@ Owns what `pfm-edge ota sign` and `ota abandon` do::
 A copy that comes back adds signatures, and nothing else: what it says must be what waits here.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from pfm_edge.ota._change import Change, advance, name_targets
@@ -18,7 +17,7 @@ from pfm_edge.ota._description import describe
 from pfm_edge.ota._journal import discard, is_change, load, update
 from pfm_edge.ota._keys import Signers
 from pfm_edge.ota._layout import Layout
-from pfm_edge.ota._metadata import AnyMetadata
+from pfm_edge.ota._metadata import AnyMetadata, Authority, valid_signatures
 from pfm_edge.ota._repository import Outcome, PublisherRepository, utc_now
 from pfm_edge.ota._roles import Role
 from pfm_edge.ota._sealing import joined
@@ -47,7 +46,7 @@ def sign(
             raise RepositoryError(f"{layout.directory}: no change waits for signatures")
         change = load(layout.pending).change
         if copy is not None:
-            change = _taken_over(change, load(copy).change)
+            change = _taken_over(change, load(copy).change, work.authority(change))
         return work.settle_pending(change)
 
 
@@ -84,7 +83,7 @@ def abandon(repository: PublisherRepository) -> bool:
         return True
 
 
-def _taken_over(change: Change, copy: Change) -> Change:
+def _taken_over(change: Change, copy: Change, authority: Authority) -> Change:
     """Return the change with the signatures of a copy."""
     if (
         change.metadata.keys() - copy.metadata.keys()
@@ -95,12 +94,13 @@ def _taken_over(change: Change, copy: Change) -> Change:
         path: data if _closed(path, change) else joined(path, data, copy.targets[path])
         for path, data in change.targets.items()
     }
-    metadata = {
-        role: _with_signatures(role, each, copy, targets) for role, each in change.metadata.items()
-    }
+    for role, metadata in change.metadata.items():
+        if not metadata.signatures:
+            name_targets(role, metadata, targets)
+        _add_signatures(role, metadata, copy.metadata[role], authority)
     last = (Role.SNAPSHOT, Role.TIMESTAMP)  # made here, or where their keys are
     added = {each: copy.metadata[each] for each in last if each in copy.metadata}
-    return Change(change.kind, {**added, **metadata}, targets)
+    return Change(change.kind, {**added, **change.metadata}, targets)
 
 
 def _closed(path: str, change: Change) -> bool:
@@ -111,19 +111,15 @@ def _closed(path: str, change: Change) -> bool:
     )
 
 
-def _with_signatures(
-    role: Role, metadata: AnyMetadata, copy: Change, targets: Mapping[str, bytes]
-) -> AnyMetadata:
-    other = copy.metadata[role]
-    if not metadata.signatures:
-        name_targets(role, metadata, targets)
-    if other.signed_bytes == metadata.signed_bytes:
-        metadata.signatures.update(
-            {k: v for k, v in other.signatures.items() if k not in metadata.signatures}
-        )
-    elif other.signatures and role not in {Role.SNAPSHOT, Role.TIMESTAMP}:
+def _add_signatures(
+    role: Role, mine: AnyMetadata, theirs: AnyMetadata, authority: Authority
+) -> None:
+    """Take over the signatures that verify; one that does not must not keep a good one out."""
+    if mine.signed_bytes == theirs.signed_bytes:
+        good = valid_signatures(role, mine, authority) | valid_signatures(role, theirs, authority)
+        mine.signatures = good
+    elif theirs.signatures and not role.online:
         raise _another()
-    return metadata
 
 
 def _another() -> RepositoryError:

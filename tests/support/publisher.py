@@ -31,7 +31,13 @@ from pfm_edge_runtime.bundle import Bundle
 from pfm_edge_runtime.manifest import ModelId
 from pfm_edge_runtime.ota.channel import Channel
 from pfm_edge_runtime.ota.names import channel_target
-from tests.support.tiny_package import LABELS, MODEL_ID, entries, write_tiny_package
+from tests.support.tiny_package import (
+    LABELS,
+    MODEL_ID,
+    class_tensors,
+    entries,
+    write_tiny_package,
+)
 
 __all__ = ["Client", "Publisher", "TestClock"]
 
@@ -103,6 +109,10 @@ class Publisher:
     def holding(self, trace: bytes) -> list[str]:
         """Return the files that hold these bytes."""
         return [name for name, data in self.files().items() if trace in data]
+
+    def trace(self, label: str) -> bytes:
+        """Return bytes that a bundle holds exactly while it holds this class."""
+        return class_tensors(LABELS.index(label))["prompt_values"].tobytes()
 
     def _served(self, path: str) -> bytes:
         metadata = json.loads((self.repository.directory / "metadata/bundles.json").read_bytes())
