@@ -153,7 +153,8 @@ class HttpTransport(Transport):
         if left is None or left > _MOST_LEFT_BYTES:
             response.close()
             return
-        self.meter.received += len(response.read(left, decode_content=False)) if left else 0
+        self.meter.received += left
+        response.drain_conn()
         response.release_conn()
 
     def _body(self, url: str, response: "BaseHTTPResponse", most: int) -> bytes:

@@ -1,0 +1,329 @@
+"""Every way in which a repository may be reached, and every way in which that may go wrong."""
+
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pfm_edge_runtime.errors import ConfigError, FetchError, PfmEdgeError, UpdateError
+from pfm_edge_runtime.ota._directory import DirectoryTransport
+from pfm_edge_runtime.ota._http import HttpTransport
+from pfm_edge_runtime.ota._transport import Meter, MissingFileError, TryAgainError
+from pfm_edge_runtime.ota.options import UpdateOptions
+from pfm_edge_runtime.ota.source import open_source
+from tests.support.ota_server import (
+    Answer,
+    Exchange,
+    FileServer,
+    captive_portal,
+    closing,
+    cut_short,
+    endless,
+    redirecting,
+    refusing,
+    slow,
+)
+
+DATA = b"x" * 3000
+Open = Callable[..., HttpTransport]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[FileServer]:
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "a.json").write_bytes(DATA)
+    with FileServer(tmp_path / "served") as made:
+        yield made
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def opened(server: FileServer, pauses: list[float]) -> Open:
+    def make(url: str = "", *, most: int | None = None, **options: float) -> HttpTransport:
+        given = {"timeout": 5.0, "attempts": 1, **options}
+        made = UpdateOptions(sleep=pauses.append, draw=lambda: 0.5, **given)  # type: ignore[arg-type]
+        return HttpTransport(url or server.url, made, Meter(most))
+
+    return make
+
+
+def test_a_file_comes_whole_and_is_counted(opened: Open, server: FileServer) -> None:
+    with opened(f"{server.url}/") as transport:
+        assert transport.read("a.json", most=3000) == DATA
+        with pytest.raises(MissingFileError, match="no such file"):
+            transport.read("2.root.json", most=3000)
+        assert transport.read("a.json", most=3000) == DATA
+        assert transport.meter.requests == 3
+        assert 2 * len(DATA) <= transport.meter.received < 2 * len(DATA) + 100
+    assert server.connections == 1  # also after what is not there
+
+
+@pytest.mark.parametrize(
+    ("answer", "finding"),
+    [
+        (captive_portal, "a network .* that wants a login first"),
+        (refusing(511), "a network .* that wants a login first"),
+        (redirecting("http://elsewhere.example"), "redirected to another host"),
+        (redirecting("https://127.0.0.1"), "redirected to another host"),
+        (endless(), "longer than the 3000 bytes"),
+        (endless(b"<html>"), "wants a login first"),
+        (cut_short(), "broke off"),
+        (closing, "broke off"),
+        (refusing(503), r"cannot answer just now \(503\)"),
+        (refusing(403), r"no such file \(403\)"),
+        (refusing(400), "status 400"),
+    ],
+    ids=lambda value: getattr(value, "__qualname__", None) if callable(value) else None,
+)
+def test_a_bad_answer_is_one_clear_line(
+    opened: Open, server: FileServer, answer: Answer, finding: str
+) -> None:
+    server.answers["a.json"] = answer
+    with opened() as transport, pytest.raises(FetchError, match=finding) as caught:
+        transport.read("a.json", most=3000)
+    assert "\n" not in str(caught.value)
+    assert server.url in str(caught.value)
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_a_slow_loris_is_cut_off(opened: Open, server: FileServer, header: bool) -> None:
+    server.answers["a.json"] = slow(bytes_a_second=20, header=header)
+    with opened(timeout=0.3) as transport, pytest.raises(TryAgainError, match="too slow"):
+        transport.read("a.json", most=10)
+
+
+def test_a_server_that_says_nothing_is_given_up(opened: Open, server: FileServer) -> None:
+    server.answers["a.json"] = lambda exchange: exchange.waiting(5) and None
+    with opened(timeout=0.2) as transport, pytest.raises(TryAgainError):
+        transport.read("a.json", most=10)
+
+
+def test_redirects_within_the_host_are_followed_a_few_times(
+    opened: Open, server: FileServer
+) -> None:
+    server.answers["old/*"] = lambda exchange: exchange.begin(
+        302, ("Location", "/" + exchange.name.removeprefix("old/")), ("Content-Length", "0")
+    )
+    with opened(f"{server.url}/old/old/old") as transport:
+        assert transport.read("a.json", most=3000) == DATA
+    again = pytest.raises(FetchError, match="again and again")
+    with opened(f"{server.url}/old/old/old/old") as transport, again:
+        transport.read("a.json", most=3000)
+
+
+def test_what_passes_is_tried_again_after_a_drawn_pause(
+    opened: Open, server: FileServer, pauses: list[float]
+) -> None:
+    seen = []
+
+    def twice(exchange: Exchange) -> None:
+        seen.append(exchange.name)
+        exchange.give(DATA, 200 if len(seen) > 2 else 503)
+
+    server.answers["a.json"] = twice
+    with opened(attempts=3) as transport:
+        assert transport.read("a.json", most=3000) == DATA
+    assert pauses == [0.5, 1.0]  # half of a bound that doubles
+    with opened(attempts=3) as transport, pytest.raises(MissingFileError):
+        transport.read("b.json", most=3000)
+    assert pauses == [0.5, 1.0]  # what is not there is not there
+
+
+def test_tls_is_cut_off_too(
+    opened: Open, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = _certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server._server.socket = context.wrap_socket(server._server.socket, server_side=True)
+    url = server.url.replace("http:", "https:")
+    with opened(url) as transport, pytest.raises(FetchError, match="or not for now"):
+        transport.read("a.json", most=3000)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with opened(url) as transport:
+        assert transport.read("a.json", most=3000) == DATA
+    server.answers["a.json"] = slow(bytes_a_second=20)
+    with opened(url, timeout=0.3) as transport, pytest.raises(TryAgainError, match="too slow"):
+        transport.read("a.json", most=10)
+
+
+def test_a_handshake_is_cut_off_too(opened: Open) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        done = threading.Event()
+
+        def trickle() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(b"\x16\x03\x03\x40\x00")  # a long record of a handshake
+                while not done.wait(0.05):
+                    with suppress(OSError):
+                        connection.sendall(b"\0")
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        url = f"https://127.0.0.1:{listening.getsockname()[1]}"
+        transport = opened(url, timeout=0.3)
+        with transport, pytest.raises(TryAgainError, match="too slow"):
+            transport.read("a.json", most=10)
+        done.set()
+        thread.join()
+
+
+def _certificate(folder: Path) -> Path:
+    """Write a key, and its certificate for 127.0.0.1, into one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    path = folder / "server.pem"
+    path.write_bytes(pem + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("url", "finding"),
+    [
+        ("http://127.0.0.1:1", "cannot be reached: Connection refused"),
+        ("http://no-such-host.invalid", r"no network knows the name no-such-host\.invalid"),
+        ("https://127.0.0.1:{port}", r"is not 127\.0\.0\.1, or not for now"),
+    ],
+)
+def test_nobody_is_there(opened: Open, server: FileServer, url: str, finding: str) -> None:
+    transport = opened(url.format(port=server.url.rpartition(":")[2]))
+    with transport, pytest.raises(FetchError, match=finding) as caught:
+        transport.read("a.json", most=3000)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_budget_is_asked_before_anything_is_fetched(opened: Open, server: FileServer) -> None:
+    with opened(most=2999) as transport:
+        with pytest.raises(UpdateError, match=r"more than 2999 bytes.*--max-bytes"):
+            transport.read("a.json", most=3000)
+        assert transport.meter.received == 0
+    server.answers["a.json"] = endless()  # it does not say how long it is
+    with opened(most=100_000) as transport:
+        with pytest.raises(UpdateError, match="--max-bytes"):
+            transport.read("a.json", most=2**20)
+        assert transport.meter.received < 200_000
+
+
+def test_a_proxy_of_the_environment_is_asked(
+    opened: Open, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", server.url)
+    asked = []
+
+    def proxy(exchange: Exchange) -> None:
+        asked.append(exchange.path)
+        exchange.give(DATA)
+
+    server.answers["*"] = proxy
+    with opened("http://updates.example/public") as transport:
+        assert transport.read("a.json", most=3000) == DATA
+    assert asked == ["http://updates.example/public/a.json"]
+    monkeypatch.setenv("no_proxy", "updates.example")
+    with opened("http://updates.example/public") as transport, pytest.raises(TryAgainError):
+        transport.read("a.json", most=3000)
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("http_proxy", "socks9://nowhere")
+    with pytest.raises(ConfigError, match="the proxy of the environment"):
+        opened("http://updates.example/public")
+
+
+def test_a_password_goes_to_the_server_and_into_no_message(
+    opened: Open, server: FileServer
+) -> None:
+    seen = []
+
+    def asked(exchange: Exchange) -> None:
+        seen.append(exchange.headers["Authorization"])
+        exchange.give(b"", 400)
+
+    server.answers["*"] = asked
+    url = server.url.replace("http://", "http://user:s3cret@")
+    with opened(url) as transport, pytest.raises(FetchError) as caught:
+        transport.read("a.json", most=3000)
+    assert seen == ["Basic dXNlcjpzM2NyZXQ="]
+    assert "s3cret" not in str(caught.value) + transport.name + str(open_source(url))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://", "https:///x", "http://h:port/", "http://h/?a=1", "http://h/#a", "http://[::1"],
+)
+def test_a_url_that_is_none(opened: Open, url: str) -> None:
+    with pytest.raises(ConfigError):
+        opened(url)
+
+
+@pytest.mark.parametrize("name", ["../a.json", "a/../../b", "/etc/passwd", "a//b", "a\\b", "a\0b"])
+def test_no_name_leads_out_of_the_repository(opened: Open, tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.json").write_bytes(DATA)
+    for transport in (opened(), DirectoryTransport(tmp_path / "served", Meter())):
+        with pytest.raises(FetchError, match="leads elsewhere"):
+            transport.read(name, most=3000)
+
+
+def test_a_directory_is_read_as_far_as_it_is_one(tmp_path: Path) -> None:
+    transport = DirectoryTransport(tmp_path, Meter())
+    (tmp_path / "a.json").write_bytes(DATA)
+    assert transport.read("a.json", most=3000) == DATA
+    with pytest.raises(FetchError, match="longer than the 2999 bytes"):
+        transport.read("a.json", most=2999)
+    with pytest.raises(MissingFileError, match="copy the whole public folder"):
+        transport.read("b.json", most=3000)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FetchError, match="no regular file"):
+        transport.read("pipe", most=3000)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FetchError):
+        transport.read("folder", most=3000)
+
+
+def test_where_updates_may_come_from(tmp_path: Path) -> None:
+    options, meter = UpdateOptions(), Meter()
+    with pytest.raises(ConfigError, match="no http"):
+        open_source("ftp://host/x")
+    for empty in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(ConfigError, match="holds no repository"):
+            open_source(empty).transport(options, meter)
+    (tmp_path / "public" / "metadata").mkdir(parents=True)
+    for named in (tmp_path, tmp_path / "public"):
+        assert open_source(named).transport(options, meter).name == str(tmp_path / "public")
+    (tmp_path / "forget.json").write_bytes(b"{}")
+    assert open_source(tmp_path / "forget.json").forget_list is not None
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cohort": "A B"}, {"timeout": 0.0}, {"attempts": 0}, {"max_bytes": 0}]
+)
+def test_options_that_make_no_sense(wrong: dict[str, object]) -> None:
+    with pytest.raises(PfmEdgeError):
+        UpdateOptions(**wrong)  # type: ignore[arg-type]
