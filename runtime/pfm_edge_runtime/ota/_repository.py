@@ -210,6 +210,7 @@ class Repository:
         if not self._transport.is_fresh or self.known.time is None:
             return
         self.reference = max(self.reference, parse_time(self.known.time))
+        self._updater._trusted_set.reference_time = self.reference  # for what is still to come
         for role in self._trusted():
             if self._signed(role).is_expired(self.reference):
                 raise self._expired(f"{role}.json is expired")
