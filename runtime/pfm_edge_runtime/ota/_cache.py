@@ -11,6 +11,7 @@ compared with signed hashes or verified again; a file that a crash has torn is f
 # ruff: noqa: PTH102 (system calls by name: the fault tests count them)
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from pfm_edge_runtime.store import write_atomic
 
 __all__ = ["Cache"]
 
+_LOG = logging.getLogger("pfm_edge_runtime")
 _POLL_SECONDS = 0.1
 _MODE = 0o700
 
@@ -60,6 +62,13 @@ class Cache:
         path = self.directory / name
         self.make(path.parent)
         write_atomic(path, data)
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Write a file as :meth:`write` does; a disk that refuses costs a download, no more."""
+        try:
+            self.write(name, data)
+        except StorageError as error:
+            _LOG.warning("%s is not kept, and will be fetched again: %s", name, error)
 
     def make(self, directory: Path) -> None:
         """Make a directory below this one, or this one.

@@ -28,7 +28,6 @@ def read_channel(repository: Repository, model_id: ModelId, cache: Cache) -> Cha
 
     Raises:
         UpdateError: There is none; also ChannelError, RepositoryError and FetchError.
-        StorageError: The cache cannot be written.
     """
     found = repository.find(channel_target(model_id))
     if found is None:
@@ -39,7 +38,7 @@ def read_channel(repository: Repository, model_id: ModelId, cache: Cache) -> Cha
     text = cache.read_known(found.path, found.hashes["sha256"], MAX_CHANNEL_BYTES)
     if text is None:
         text = repository.read(found, most=MAX_CHANNEL_BYTES)
-        cache.write(found.path, text)
+        cache.keep(found.path, text)
     try:
         channel = Channel.parse(text)
     except ChannelError as error:

@@ -16,7 +16,6 @@ from the device's memory, never from the cache.
 Client workflow: https://theupdateframework.github.io/specification/latest/
 """
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from tuf.ngclient import FetcherInterface, Updater
 
 __all__ = ["BUNDLES", "EPOCH_BEGIN", "FORGET", "Repository", "format_time", "parse_time"]
-
-_LOG = logging.getLogger("pfm_edge_runtime")
 
 BUNDLES, FORGET = "bundles", "forget"
 """The two delegations of a repository, by their names."""
@@ -172,23 +169,14 @@ class Repository:
         return data
 
     def keep(self) -> None:
-        """Put what was verified into the cache, as far as it is new.
-
-        A disk that refuses costs a download at the next update, no more.
-        """
-        try:
-            self._keep()
-        except (OSError, StorageError) as error:
-            _LOG.warning("%s: not kept: %s", self._cache.directory, error)
-
-    def _keep(self) -> None:
+        """Put what was verified into the cache, as far as it is new."""
         for path in sorted(self._folder.glob("*.json")):
             role = path.stem
             if role == "root" or role not in self._trusted():
                 continue
             data = path.read_bytes()
             if self._cached.get(role) != data:
-                self._cache.write(f"{METADATA_FOLDER}/{path.name}", data)
+                self._cache.keep(f"{METADATA_FOLDER}/{path.name}", data)
                 self._cached[role] = data
 
     def after(self, issued_at: str) -> None:

@@ -221,7 +221,7 @@ class _Update:
         if text is None:
             text = repository.read(found, most=MAX_FORGET_LIST_BYTES)
         listed = self._obey(text, repository.known.forget)
-        self._cache.write(FORGET_FILE, text)
+        self._cache.keep(FORGET_FILE, text)
         repository.after(listed.issued_at)
         self._remember(repository)
         repository.keep()
