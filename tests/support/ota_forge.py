@@ -165,6 +165,15 @@ class Forge:
             self.md[role] = Metadata(Targets(expires=_now() + _KEPT))
             self.md[role].signed.version = 0  # the first that is published is 1
 
+    def replace_delegation_key(self, role: str, signer: Signer) -> None:
+        """Let a delegation be signed by another key alone (to be published)."""
+        delegations = self.targets().delegations
+        assert delegations is not None
+        assert delegations.roles is not None
+        delegations.roles[role].keyids.clear()
+        self.targets().add_key(signer.public_key, role)
+        self.signers[role] = [signer]
+
     def add_target(self, path: str, data: bytes, *, role: str = "targets") -> Path:
         """Add a target to a role's metadata (to be published), and its file."""
         self.targets(role).targets[path] = self.target(path, data)

@@ -41,11 +41,11 @@ _TOMBSTONE = (
 _ERASED = (
     rf'"bundle":"{_HEX}","class_id":"(.{{32}})","clock":"[^"]+","device":"{_HEX}",'
     rf'"entry_digest":"({_HEX})","model_id":".{{71}}","old_bytes":\{{[^}}]*\}},{_ORDER},'
-    rf'"software":"[^"]*","statement":"({_HEX})",{_MOMENT},"tombstone":([0-9]{{1,15}})'
+    rf'"software":"[^"]*","statement":"({_HEX})",{_MOMENT},"tombstone":([0-9]{{1,16}})'
 )
 _INSTALL = (
-    r'"absent":\[([^]]*)\],"clock":"[^"]+","epoch":([0-9]{1,15}),"model_id":"(.{71})",'
-    rf'"sequence":([0-9]{{1,15}}),"signers":\[([^]]*)\],"statement":"({_HEX})",{_MOMENT}'
+    r'"absent":\[([^]]*)\],"clock":"[^"]+","epoch":([0-9]{1,16}),"model_id":"(.{71})",'
+    rf'"sequence":([0-9]{{1,16}}),"signers":\[([^]]*)\],"statement":"({_HEX})",{_MOMENT}'
 )
 _ABSENT = (
     rf'"bundle":(?:null|"{_HEX}"),"class_id":"(.{{32}})","clock":"[^"]+","device":"{_HEX}",'
@@ -53,7 +53,7 @@ _ABSENT = (
 )
 _TIME = re.compile(rb'"time":"([^"]{20})"')
 _LINE = re.compile(
-    rf'\{{"kind":"([a-z]+)","number":([0-9]{{1,15}}),"previous":"({_HEX})","record":\{{'
+    rf'\{{"kind":"([a-z]+)","number":([0-9]{{1,16}}),"previous":"({_HEX})","record":\{{'
     rf'(?:{_TOMBSTONE}\}}|{_ERASED}\}}|{_INSTALL}\}}|{_ABSENT}\}}|[^\n]*\}}),"sha256":"({_HEX})"\}}\n',
     re.DOTALL,
 )

@@ -1,0 +1,186 @@
+"""What a thief can do with each key, and what not; and how a publisher gets rid of the thief.
+
+The device is up to date and forgot "rose".
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pfm_edge.ota import Role, refresh
+from pfm_edge_runtime.bundle import Bundle
+from pfm_edge_runtime.keys import SigningKey
+from pfm_edge_runtime.ota.channel import Channel, Release
+from pfm_edge_runtime.ota.forget_list import ForgetList, ForgetRow
+from pfm_edge_runtime.ota.names import bundle_target, channel_target
+from tests.support.ota_forge import Forge
+from tests.support.ota_scene import Scene, set_scene
+from tests.support.ota_world import class_ids, signer_of
+from tests.support.tiny_package import LABELS, MODEL_ID
+
+ONLINE = ("snapshot", "timestamp")
+STAY = {"daisy", "tulip", "violet"}
+_LAST_SEQUENCE = 2**53 - 1
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    with set_scene(tmp_path) as scene:
+        yield scene
+
+
+def test_a_stolen_timestamp_key_holds_devices_up_and_does_no_more(scene: Scene) -> None:
+    thief = scene.thief("timestamp")
+    thief.timestamp.version = 2**31
+    thief.write("timestamp")
+    scene.follow(scene.evil, to="up-to-date")  # what it points to is today's
+    assert scene.device.answers == STAY
+    # Now every timestamp of the publisher is older than what was seen: until the key is replaced.
+    scene.world.forget("daisy")
+    report = scene.ask()
+    assert report.outcome == "failed"
+    assert scene.device.answers == {"tulip", "violet"}  # the forget list came by its fixed name
+    scene.recover(rotating=True)
+
+
+def test_a_stolen_timestamp_key_makes_no_snapshot(scene: Scene) -> None:
+    thief = scene.thief("timestamp")
+    thief.publish()  # the snapshot without a signature
+    scene.attack(scene.evil)
+    scene.recover(rotating=True)
+
+
+def test_stolen_online_keys_forge_no_bundle(scene: Scene) -> None:
+    _publish_bundle(scene.thief(*ONLINE), scene, SigningKey.generate(), (1, 3))
+    scene.attack(scene.evil)
+    scene.recover(rotating=True)
+
+
+def test_stolen_online_keys_drop_nothing_from_the_forget_list(scene: Scene) -> None:
+    thief = scene.thief(*ONLINE)
+    del thief.snapshot.meta["forget.json"]
+    thief.publish()
+    report = scene.attack(scene.evil)
+    assert report.forgotten is not None
+    scene.recover(rotating=True)
+
+
+def test_a_stolen_targets_key_names_new_keys_and_brings_nothing_back(scene: Scene) -> None:
+    # The worst that one key can do: it may name others' keys as those of bundles. What was
+    # forgotten stays forgotten even so, and the targets key is replaced with a root.
+    stranger = SigningKey.generate()
+    thief = scene.thief("targets", *ONLINE)
+    thief.replace_delegation_key("bundles", signer_of(stranger))
+    _publish_bundle(thief, scene, stranger, (1, 3))
+    scene.follow(scene.evil)
+    assert scene.device.answers == STAY
+    for role in (Role.TARGETS, *(Role(each) for each in ONLINE)):
+        scene.world.rotate(role, new_epoch=True)
+    scene.follow()
+    scene.recover()
+
+
+@pytest.mark.parametrize("sequence", [3, _LAST_SEQUENCE])
+def test_a_stolen_bundle_key_brings_nothing_back_and_a_new_epoch_recovers(
+    scene: Scene, sequence: int
+) -> None:
+    thief, stolen = scene.thief("bundles", *ONLINE), scene.world.key("bundles")
+    _publish_bundle(thief, scene, stolen, (1, sequence))
+    scene.follow(scene.evil)
+    assert scene.device.sequence == (1, sequence)
+    assert scene.device.answers == STAY  # though "rose" was in it
+    # Where the sequence ran away, nothing of this epoch comes after it.
+    scene.world.publish("daisy", "tulip")
+    if sequence == _LAST_SEQUENCE:
+        assert scene.ask().outcome != "updated"
+    scene.world.rotate(Role.BUNDLES, new_epoch=True)
+    for role in ONLINE:
+        scene.world.rotate(Role(role))
+    scene.follow()
+    assert scene.device.sequence == (2, 1)
+    assert scene.device.answers == {"daisy", "tulip"}
+    # The stolen key is worth nothing now, in this epoch and in those to come.
+    for place in ((2, 9), (3, 1)):
+        late = scene.thief(*ONLINE)
+        late.md = Forge.open(scene.world.public, {}).md
+        _publish_bundle(late, scene, stolen, place)
+        scene.attack(scene.evil)
+    scene.recover(rotating=True)
+
+
+def test_a_stolen_bundle_key_cannot_jump_ahead_of_the_next_rotation(scene: Scene) -> None:
+    thief = scene.thief("bundles", *ONLINE)
+    _publish_bundle(thief, scene, scene.world.key("bundles"), (2, 1))
+    report = scene.attack(scene.evil)
+    assert "epoch 2" in str(report.problem)
+    scene.recover(rotating=True)
+
+
+def test_a_stolen_forget_key_forgets_what_it_can_name_and_no_more(scene: Scene) -> None:
+    # It needs the ids; and whoever loses this key loses classes on devices, for good.
+    key = scene.world.key("forget")
+    (violet,) = class_ids("violet")
+    row = ForgetRow(violet, "0" * 16, "request", "2026-11-24T10:00:00Z")
+    (scene.evil / "forget.json").write_bytes(
+        ForgetList(9, "2026-11-24T10:00:00Z", (row,)).seal([key])
+    )
+    scene.server.answers["metadata/*"] = lambda exchange: exchange.give(b"{}")
+    assert scene.ask(scene.evil).outcome == "failed"
+    assert scene.device.answers == {"daisy", "tulip"}
+    scene.server.answers.clear()
+    scene.world.rotate(Role.FORGET)
+    scene.world.publish("daisy", "tulip")
+    scene.follow()
+    stolen = ForgetList(10, "2026-11-24T10:00:00Z", (replace(row, class_id=class_ids("tulip")[0]),))
+    (scene.evil / "forget.json").write_bytes(stolen.seal([key]))
+    scene.server.answers["metadata/*"] = lambda exchange: exchange.give(b"{}")
+    assert scene.ask(scene.evil).forgotten is None
+    assert scene.device.answers == {"daisy", "tulip"}
+
+
+def test_a_forged_forget_list(scene: Scene) -> None:
+    (violet,) = class_ids("violet")
+    row = ForgetRow(violet, "0" * 16, "request", "2026-11-24T10:00:00Z")
+    listed = ForgetList(9, "2026-11-24T10:00:00Z", (row,))
+    for key in (SigningKey.generate(), scene.world.key("bundles"), scene.world.key("targets")):
+        text = listed.seal([key])
+        (scene.evil / "forget.json").write_bytes(text)
+        scene.server.answers["metadata/timestamp.json"] = lambda exchange: exchange.give(b"{}")
+        assert scene.attack(scene.evil).forgotten is None
+        file = scene.world.root / "list.json"
+        file.write_bytes(text)
+        assert scene.device.update(file).forgotten is None
+        assert scene.device.answers == STAY
+    scene.recover()
+
+
+def test_all_keys_but_the_roots_stolen(scene: Scene) -> None:
+    names = ("targets", "bundles", "forget", *ONLINE)
+    thief = scene.thief(*names)
+    for name in names:
+        thief.md[name].signed.version = 2**30
+        thief.write(name)
+    _publish_bundle(thief, scene, scene.world.key("bundles"), (1, _LAST_SEQUENCE))
+    scene.follow(scene.evil)
+    assert scene.device.answers == STAY
+    for role in (each for each in Role if each is not Role.ROOT):
+        scene.world.rotate(role, new_epoch=role is Role.BUNDLES)
+    assert scene.ask().error is None
+    refresh(scene.world.repository)
+    scene.recover()
+
+
+def _publish_bundle(thief: Forge, scene: Scene, key: SigningKey, place: tuple[int, int]) -> Bundle:
+    """Put a bundle with every class, the forgotten one too, in the place of the stable one."""
+    epoch, sequence = place
+    bundle = scene.world.bundle(*LABELS, epoch=epoch, sequence=sequence).signed_by(key)
+    path = bundle_target(MODEL_ID, *place)
+    release = Release(*place, bundle.statement_digest, path)
+    thief.targets("bundles").targets.clear()
+    thief.add_target(path, bundle.to_bytes(), role="bundles")
+    channel = Channel(MODEL_ID, release)
+    thief.add_target(channel_target(MODEL_ID), channel.to_bytes(), role="bundles")
+    thief.publish("bundles", *({"targets"} & thief.signers.keys()))
+    return bundle
