@@ -17,6 +17,9 @@ from pfm_edge_runtime.bundle import Bundle, ClassId
 from pfm_edge_runtime.digest import digest_of
 from pfm_edge_runtime.forgetting import Forgotten, forget_classes
 from pfm_edge_runtime.opening import OpenModel, install_bundle, open_model
+from pfm_edge_runtime.ota._obeying import Obeyed, obey
+from pfm_edge_runtime.ota.forget_list import ForgetList, ForgetRow
+from pfm_edge_runtime.state import DeviceState
 from tests.support.tiny_package import (
     INPUTS,
     ISSUED_AT,
@@ -60,6 +63,7 @@ class Scenario:
         return build_bundle(manifest, LABELS[: self.classes]), newer_bundle(root)
 
 
+_TIME = "2026-11-24T10:00:00Z"
 _IDS = {each.label: each.class_id for each in entries()}
 
 
@@ -82,6 +86,15 @@ def newer_bundle(root: Path) -> Bundle:
         issued_at=ISSUED_AT,
         sequence=2,
     )
+
+
+def obey_list(root: Path, *labels: str, unknown: int = 1) -> Obeyed:
+    """Obey a forget list that names these classes, and some that are nowhere."""
+    elsewhere = [ClassId(f"{number:032x}") for number in range(10_000, 10_000 + unknown)]
+    gone = sorted([*map(class_id, labels), *elsewhere])
+    rows = tuple(ForgetRow(each, f"order-{each[-4:]}", "request", _TIME) for each in gone)
+    found = ForgetList(1, _TIME, rows, "ab" * 32)
+    return obey(root / "model", DeviceState.open(root / "state"), found)
 
 
 def open_root(root: Path) -> OpenModel:
@@ -142,6 +155,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "install what holds a forgotten class": Scenario(
         lambda root: _device(root, "rose"), _install, gone=("rose",), installs=True
     ),
+    "obey a forget list": Scenario(_device, lambda root: obey_list(root, "rose"), ("rose",)),
     "open an old copy": Scenario(_old_copy, open_root, gone=("rose",)),
 }
 """By name. A class is forgotten in the run, before it, or never."""
