@@ -103,6 +103,16 @@ def test_an_image_size_of_broken_patches_is_refused():
     assert image_input(backbone).shape == (3, 32, 32)
 
 
+def test_an_image_size_beyond_memory_is_refused_at_once():
+    backbone = BY_NAME["ViT"].backbone()
+    with pytest.raises(
+        ConfigError, match=r"^image size 800000 x 800000: 10,000,000,000 patches"
+    ) as e:
+        set_image_size(backbone, (800_000, 800_000))
+    assert str(e.value).endswith("; choose a smaller size")
+    assert image_input(backbone).shape == (3, 32, 32)
+
+
 def test_a_source_for_another_size_is_another_model_with_the_same_classes():
     case = BY_NAME["ViT"]
     model = PromptedViT(case.backbone(), "prefix", 3)
