@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pfm_edge_runtime._disk import mapped_errors, sync
+from pfm_edge_runtime._disk import SUFFIX, discard, mapped_errors, sync
 from pfm_edge_runtime.errors import FetchError, StorageError, UpdateBusyError
 from pfm_edge_runtime.ota._directory import read_whole
 from pfm_edge_runtime.store import write_atomic
@@ -109,9 +109,17 @@ class Cache:
                     )
                 sleep(_POLL_SECONDS)
                 waited += _POLL_SECONDS
+            self._sweep()
             yield
         finally:
             os.close(descriptor)
+
+    def _sweep(self) -> None:
+        """Remove the temporary files that a crash left."""
+        for folder, _, names in os.walk(self.directory):
+            for name in names:
+                if name.startswith(".") and name.endswith(SUFFIX):
+                    discard(Path(folder, name))
 
     def _try(self, descriptor: int) -> bool:
         try:

@@ -11,7 +11,7 @@ appears by one rename: before that there is no state, and creating it again star
 import os
 from pathlib import Path
 
-from pfm_edge_runtime._disk import discard
+from pfm_edge_runtime._disk import SUFFIX, discard
 from pfm_edge_runtime.bundle import TrustedKeys
 from pfm_edge_runtime.errors import KeyFileError, StateError
 from pfm_edge_runtime.keys import SigningKey, public_to_pem
@@ -164,7 +164,10 @@ def write_repository(layout: Layout, trust: RepositoryTrust) -> None:
     Raises:
         OSError: The disk refused; the file is as it was.
     """
-    make_directory(layout.repository.parent)
+    folder, name = layout.repository.parent, layout.repository.name
+    make_directory(folder)
+    for leftover in folder.glob(f".{name}.*{SUFFIX}"):
+        os.unlink(leftover)
     put(layout.repository, repository_to_bytes(trust), PUBLIC)
 
 

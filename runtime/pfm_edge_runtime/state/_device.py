@@ -302,8 +302,10 @@ class DeviceState:
 
         Raises:
             StorageError: The disk refused, and nothing changed. Where it refused to undo that
-                too, the message says that it is not known; then the memory has the record,
-                because to refuse a class is safer than to serve it.
+                too, the message says that it is not known; then this object's ``memory`` has
+                the tombstones, installs and absences among them, and writes them again at the
+                next chance. Other processes, and other objects of this one, go by the disk: a
+                model that is running there may serve the class until the record is on it.
         """
         if self._holder != threading.get_ident():
             raise RuntimeError("DeviceState.append() belongs inside of exclusive()")

@@ -22,6 +22,7 @@ from pfm_edge_runtime.errors import StateError, StorageError
 from pfm_edge_runtime.store import without_waiting
 
 __all__ = [
+    "KEY_FILE",
     "PRIVATE",
     "PUBLIC",
     "Layout",
@@ -34,6 +35,9 @@ __all__ = [
     "try_lock",
     "write_all",
 ]
+
+KEY_FILE = "device.key"
+"""Name of the device's private key."""
 
 _VARIABLE = "PFM_EDGE_STATE"
 _SYSTEM = Path("/var/lib/pfm-edge")
@@ -77,7 +81,7 @@ class Layout:
     @property
     def key(self) -> Path:
         """The device's private key, PEM, for its owner alone."""
-        return self.directory / "device.key"
+        return self.directory / KEY_FILE
 
     @property
     def public_key(self) -> Path:
@@ -118,7 +122,7 @@ class Layout:
         }
 
     def leftovers(self) -> list[Path]:
-        """List the temporary files that a crash left, sorted.
+        """List the temporary files that a crash left, sorted; a directory is somebody else's.
 
         Raises:
             OSError: A directory cannot be read.
@@ -129,6 +133,7 @@ class Layout:
             for folder in folders
             for entry in folder.iterdir()
             if entry.name.startswith(".") and entry.name.endswith(SUFFIX)
+            if entry.is_symlink() or not entry.is_dir()
         )
 
 
