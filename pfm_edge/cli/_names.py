@@ -1,17 +1,14 @@
-"""Classes that a person names: as arguments, or on standard input, where labels belong.
+"""Classes that a person names: as the device's command line reads them, with our words.
 
 names = read_names(["-"])       # one per line of standard input
 """
 
-import sys
 from collections.abc import Sequence
 
 from pfm_edge.cli._console import say
-from pfm_edge_runtime.errors import ConfigError
+from pfm_edge_runtime.cli import _names as device
 
 __all__ = ["read_names"]
-
-_STANDARD_INPUT = "-"
 
 
 def read_names(given: Sequence[str]) -> list[str]:
@@ -22,28 +19,5 @@ def read_names(given: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: `-` beside other names, or standard input is empty or no UTF-8.
     """
-    from pfm_edge_runtime.bundle import is_class_id
-
-    if list(given) == [_STANDARD_INPUT]:
-        return _from_standard_input()
-    if _STANDARD_INPUT in given:
-        raise ConfigError("- stands for standard input: give it alone, or name the classes")
-    if not all(is_class_id(name) for name in given):
-        say(
-            "warning: a label on the command line stays in the shell's history and shows in "
-            "process lists: give class ids, or --class - and labels on standard input"
-        )
-    return list(given)
-
-
-def _from_standard_input() -> list[str]:
-    try:
-        lines = sys.stdin.buffer.read().decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ConfigError("standard input is no UTF-8: write the labels in UTF-8") from error
-    except (AttributeError, OSError) as error:  # closed, or a directory
-        raise ConfigError("standard input cannot be read") from error
-    names = [name for line in lines if (name := line.removesuffix("\r"))]
-    if not names:
-        raise ConfigError("standard input is empty: give one class id or label per line")
-    return names
+    advice = "give class ids, or --class - and labels on standard input"
+    return device.read_names(given, warn=lambda: say(f"{device.LABEL_WARNING}: {advice}"))

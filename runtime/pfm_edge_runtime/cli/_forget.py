@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pfm_edge_runtime.cli._arguments import Commands, add_command
+from pfm_edge_runtime.cli._names import LABEL_WARNING, read_names
 from pfm_edge_runtime.cli._output import note, write_json, write_row
-from pfm_edge_runtime.errors import ConfigError, ErasurePendingError
+from pfm_edge_runtime.errors import ErasurePendingError
 
 if TYPE_CHECKING:
     from pfm_edge_runtime.forgetting import Forgotten
@@ -20,10 +20,9 @@ _EXAMPLE = """\
   pfm-device forget model/ - < labels.txt
   pfm-device receipts show 0f5c2a9be1d84c6f93a7d0e25b18c47a
 """
-_STANDARD_INPUT = "-"
 _WARNING = (
-    "pfm-device: warning: a label on the command line stays in the shell's history and shows in "
-    "process lists: give class ids, or labels on standard input (pfm-device forget MODEL -)"
+    f"pfm-device: {LABEL_WARNING}: give class ids, or labels on standard input "
+    "(pfm-device forget MODEL -)"
 )
 
 
@@ -50,17 +49,10 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from pfm_edge_runtime.bundle import is_class_id
     from pfm_edge_runtime.forgetting import forget_classes
     from pfm_edge_runtime.state import Order
 
-    names: list[str] = arguments.names
-    if names == [_STANDARD_INPUT]:
-        names = _read_names()
-    elif _STANDARD_INPUT in names:
-        raise ConfigError("- stands for standard input: give it alone, or name the classes")
-    elif not all(is_class_id(name) for name in names):
-        note(_WARNING)
+    names = read_names(arguments.names, warn=lambda: note(_WARNING))
     forgotten = forget_classes(
         arguments.model,
         names,
@@ -109,21 +101,3 @@ def _write_lines(forgotten: "Sequence[Forgotten]") -> None:
         f"bundle: {first.bytes_before} bytes before, {first.bytes_after} after; "
         f"durable in {first.seconds * 1000:.1f} ms"
     )
-
-
-def _read_names() -> list[str]:
-    """Read names from standard input, one per line, exactly as they are but for the line end.
-
-    Raises:
-        ConfigError: It is no UTF-8, or holds no name.
-    """
-    try:
-        lines = sys.stdin.buffer.read().decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ConfigError("standard input is no UTF-8: write the labels in UTF-8") from error
-    except (AttributeError, OSError) as error:  # closed, or a directory
-        raise ConfigError("standard input cannot be read") from error
-    names = [name for line in lines if (name := line.removesuffix("\r"))]
-    if not names:
-        raise ConfigError("standard input is empty: give one class id or label per line")
-    return names

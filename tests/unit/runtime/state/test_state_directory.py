@@ -114,6 +114,14 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
         DeviceState.create(tmp_path / "photos" / "holiday.jpg", trust=None, bind=False)
 
 
+def test_a_hidden_directory_of_somebody_else_blocks_nothing(tmp_path: Path) -> None:
+    (tmp_path / "state" / ".x.tmp").mkdir(parents=True)
+    (tmp_path / "state" / ".lock.0123456789abcdef.tmp").touch()  # of a creation that was killed
+    DeviceState.create(tmp_path / "state", trust=None, bind=False)
+    hidden = [name for name in _names(tmp_path / "state") if name.startswith(".")]
+    assert hidden == [".x.tmp"]
+
+
 @pytest.mark.parametrize("name", ["lock", "ledger.jsonl"])
 def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
     state = new_state(tmp_path / "state", install())
