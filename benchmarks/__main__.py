@@ -10,7 +10,15 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import bundle_open, export_memory, forget, import_time, ledger_open, prompt_overhead
+from benchmarks import (
+    bundle_open,
+    export_memory,
+    forget,
+    import_time,
+    ledger_open,
+    precision,
+    prompt_overhead,
+)
 
 BENCHMARKS: dict[str, Callable[[], str]] = {
     "prompt_overhead": prompt_overhead.run,
@@ -19,6 +27,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "ledger_open": ledger_open.run,
     "forget": forget.run,
     "export_memory": export_memory.run,
+    "precision": precision.run,
 }
 
 

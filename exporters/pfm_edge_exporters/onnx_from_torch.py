@@ -278,6 +278,8 @@ def _reason(error: BaseException) -> str:
         )
     if found := _CONSTRAINED.search(text):
         return f"it branches on the size of the {found[1]} axis; one graph must fit all sizes"
+    if "can't allocate memory" in text:
+        return "this machine has not the memory for it; make images or the model smaller"
     if "data-dependent" in text:
         return "it branches on the values of a tensor; use torch.where instead of if"
     first = text.splitlines()[0] if text else "no reason given"

