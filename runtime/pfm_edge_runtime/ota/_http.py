@@ -93,6 +93,8 @@ class HttpTransport(Transport):
             seconds = self._seconds(len(data))
             with self._answered("POST", self._base, seconds, (data, media_type)) as response:
                 _require_success(self._base, response.status)
+                if _is_page(response):  # the receipt went to a network that wants a login
+                    raise FetchError(f"{self._base} {_PORTAL_HINT}")
 
         self._attempt(once, None)
 
@@ -160,7 +162,7 @@ class HttpTransport(Transport):
     def _body(self, url: str, response: "BaseHTTPResponse", most: int) -> bytes:
         stated = response.headers.get("Content-Length", "")
         expected = int(stated) if stated.isdecimal() else 0
-        is_page = "html" in response.headers.get("Content-Type", "").lower()
+        is_page = _is_page(response)
         found = bytearray()
         if expected <= most and not is_page:
             self.meter.require(expected)
@@ -178,6 +180,10 @@ class HttpTransport(Transport):
     def _seconds(self, most: int) -> float:
         """Return how long a request may take that moves so many bytes."""
         return self._options.timeout + most / _SLOWEST_RATE
+
+
+def _is_page(response: "BaseHTTPResponse") -> bool:
+    return "html" in response.headers.get("Content-Type", "").lower()
 
 
 def _require_success(url: str, status: int) -> None:
