@@ -1,13 +1,11 @@
 """A whole package: written, opened as a device does, the same each time, or not written at all."""
 
-import errno
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,70 +15,25 @@ import torch
 
 from pfm_edge_exporters import (
     ExportError,
-    ExportOptions,
-    OnnxFromTorch,
     ParityError,
     check_golden,
-    export_package,
     make_golden,
     torch_reference,
     verify_package,
 )
 from pfm_edge_runtime import Classifier
-from pfm_edge_runtime.bundle import Bundle, Entry, new_class_id, read_tensors, write_tensors
+from pfm_edge_runtime.bundle import read_tensors, write_tensors
 from pfm_edge_runtime.errors import (
-    BundleError,
-    ManifestError,
     PackageError,
-    StorageError,
 )
-from pfm_edge_runtime.manifest import Manifest
 from pfm_edge_runtime.package import ModelPackage
+from tests.support.tiny_export import FILES, GRAPH_FILE, LABELS, contents, export, make_bundle
 from tests.support.tiny_torch import (
     JOINT_INPUTS,
     Joint,
-    bare_source,
     prefix_source,
     source_of,
 )
-
-GRAPH_FILE = "backbone.onnx"
-LABELS = ("daisy", "rose", "tulip")
-FILES = {"manifest.json", "backbone.onnx", "golden.safetensors", "bundle.safetensors"}
-
-
-def make_bundle(manifest: bytes) -> bytes:
-    parsed = Manifest.from_bytes(manifest)
-    draw = np.random.default_rng(3)
-    entries = [
-        Entry(
-            class_id=new_class_id(),
-            label=label,
-            tensors={
-                name: draw.standard_normal(shape, dtype=np.float32)
-                for name, shape in parsed.bundle_inputs
-            },
-        )
-        for label in LABELS
-    ]
-    return Bundle.build(
-        model_id=parsed.model_id,
-        manifest_digests=[f"sha256:{hashlib.sha256(manifest).hexdigest()}"],
-        inputs=parsed.bundle_inputs,
-        entries=entries,
-        issued_at=datetime(2026, 1, 2, tzinfo=UTC),
-    ).to_bytes()
-
-
-def export(out, source=None, **options):
-    calls = {"bundle": make_bundle}
-    calls |= {name: options.pop(name) for name in ("bundle", "progress") if name in options}
-    asked = ExportOptions(**{"max_classes": 3, **options})
-    return export_package(source or prefix_source(), out, asked, **calls)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +48,6 @@ def exported(tmp_path_factory):
 def package(exported, tmp_path):
     """A copy of the package, to be damaged."""
     return Path(shutil.copytree(exported[0].path, tmp_path / "model"))
-
-
-@pytest.fixture
-def converted(exported, monkeypatch):
-    """Skip the conversion, which other tests exercise: its result is known."""
-    graph = (exported[0].path / GRAPH_FILE).read_bytes()
-    monkeypatch.setattr(OnnxFromTorch, "export", lambda _self, _source: graph)
 
 
 def test_a_package_has_its_four_files_and_nothing_else(exported):
@@ -310,126 +256,3 @@ def test_a_model_that_gives_no_numbers_makes_no_golden_vectors():
     source = source_of(module, JOINT_INPUTS)
     with pytest.raises(ExportError, match=r"not finite for noise \(c1.output.logits\)"):
         make_golden(torch_reference(source), source)
-
-
-def old_package(out: Path) -> dict[str, bytes]:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "manifest.json").write_bytes(b"old")
-    return contents(out.parent)
-
-
-def require_untouched(out: Path, before: dict[str, bytes]) -> None:
-    assert contents(out.parent) == before
-    assert [each.name for each in out.parent.iterdir()] == [out.name]
-
-
-def refused(out: Path, error, **options) -> str:
-    """Export over a package, which must fail and leave everything as it was."""
-    before = old_package(out)
-    with pytest.raises(error) as caught:
-        export(out, **{"overwrite": True, **options})
-    require_untouched(out, before)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def test_a_graph_that_differs_is_not_published(tmp_path):
-    class TwoFaced(Joint):
-        """Computes one thing when run and another when traced."""
-
-        def forward(self, image, *class_tensors):
-            logits, embedding = super().forward(image, *class_tensors)
-            return logits, embedding + 3e-4 if torch.compiler.is_exporting() else embedding
-
-    source = source_of(TwoFaced(), JOINT_INPUTS, "joint")
-    message = refused(tmp_path / "model", ParityError, source=source)
-    assert "embedding values differ by 3.0e-04" in message
-
-
-def unreadable(_manifest):
-    raise FileNotFoundError(errno.ENOENT, "No such file or directory", "checkpoint")
-
-
-def interrupted(_manifest):
-    raise KeyboardInterrupt
-
-
-@pytest.mark.usefixtures("converted")
-@pytest.mark.parametrize(
-    ("bundle", "error"),
-    [
-        (lambda manifest: b"no bundle", BundleError),
-        (lambda manifest: make_bundle(manifest.replace(b"prefix", b"joint")), BundleError),
-        (unreadable, ExportError),
-        (interrupted, KeyboardInterrupt),
-    ],
-)
-def test_a_bundle_that_cannot_be_used_is_not_published(tmp_path, bundle, error):
-    refused(tmp_path / "model", error, bundle=bundle)
-
-
-@pytest.mark.usefixtures("converted")
-def test_an_existing_directory_is_kept_unless_told(tmp_path, exported):
-    out = tmp_path / "model"
-    assert "--overwrite" in refused(out, StorageError, overwrite=False)
-    export(out, overwrite=True)
-    new, old = contents(out), contents(exported[0].path)
-    same = {name for name in FILES if new[name] == old[name]}
-    assert same == FILES - {"bundle.safetensors"}  # whose class ids and salts are random
-    (tmp_path / "letters").mkdir()
-    (tmp_path / "letters" / "draft.txt").write_text("mine")
-    with pytest.raises(StorageError, match=r"holds no manifest\.json"):
-        export(tmp_path / "letters", overwrite=True)
-    assert contents(tmp_path / "letters") == {"draft.txt": b"mine"}
-
-
-def test_what_cannot_work_is_refused_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(OnnxFromTorch, "export", None)  # a call would be a TypeError
-    assert "1 to 64 inputs" in refused(tmp_path / "a" / "m", ManifestError, source=bare_source())
-    assert "max_classes" in refused(tmp_path / "b" / "m", ExportError, max_classes=0)
-    refused(tmp_path / "c" / "m", StorageError, overwrite=False)
-
-
-class FullDisk:
-    """Lets the system calls that write succeed until one of them, which fails, once."""
-
-    NAMES = ("write", "fsync", "rename", "replace", "mkdir")
-
-    def __init__(self, monkeypatch, survived: int) -> None:
-        self.left = survived
-        self.struck = False
-        for name in self.NAMES:
-            monkeypatch.setattr(os, name, self._failing(getattr(os, name)))
-
-    def _failing(self, call):
-        def wrapped(*args, **kwargs):
-            self.left -= 1
-            if self.left == -1:
-                self.struck = True
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return call(*args, **kwargs)
-
-        return wrapped
-
-
-@pytest.mark.usefixtures("converted")
-def test_a_full_disk_at_any_moment_leaves_the_old_package(tmp_path):
-    out = tmp_path / "model"
-    before = old_package(out)
-    for survived in range(1000):
-        with pytest.MonkeyPatch.context() as patch:
-            disk = FullDisk(patch, survived)
-            failure = None
-            try:
-                export(out, overwrite=True)
-            except StorageError as error:
-                failure = str(error)
-        assert disk.struck == (failure is not None)
-        if failure is None:
-            break
-        assert "No space left on device" in failure
-        assert "\n" not in failure
-        require_untouched(out, before)
-    assert survived > 20
-    assert contents(out).keys() == FILES
-    check_golden(out)
