@@ -134,7 +134,7 @@ class Outbox:
         numbers = {each.number for each in gone}
         self._records = [each for each in self._records if each.number not in numbers]
         if not self._records:
-            self._through, self._beyond = max(numbers), set()
+            self._through, self._beyond = max(numbers | self._beyond), set()
         else:
             self._through = min(each.number for each in self._records) - 1
             self._beyond = {n for n in self._beyond | numbers if n > self._through}

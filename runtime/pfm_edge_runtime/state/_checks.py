@@ -96,6 +96,7 @@ def examine_state(directory: Path, *, require_state: bool) -> Iterator[Check]:
     else:
         yield from _identity(state, layout)
         yield _trust(state, require_state=require_state)
+        yield from _repository(state)
     yield from _lock(layout)
     yield disk_check("state disk", layout.ledger)
 
@@ -242,6 +243,22 @@ def _trust(state: DeviceState, *, require_state: bool) -> Check:
             "trust", "problem", finding, "pfm-device init --replace-trust --key ISSUER.pub"
         )
     return Check("trust", "note", finding)
+
+
+def _repository(state: DeviceState) -> Iterator[Check]:
+    """Say what is known of the repository that updates come from, if there is one."""
+    try:
+        known = state.repository()
+    except StateError as error:
+        yield Check("repository", "problem", str(error))
+        return
+    if known is None:
+        return
+    if known.forget is None:
+        yield Check("repository", "note", "known, and not seen yet", "pfm-device update MODEL")
+        return
+    signs = f"{known.forget.threshold} of {len(known.forget.keys)} keys sign its forget list"
+    yield Check("repository", "ok", f"known; {signs}")
 
 
 def _lock(layout: Layout) -> Iterator[Check]:
