@@ -1,14 +1,20 @@
-"""A small prompted ViT, made once: what the toolchain's unit tests train, mask and take apart."""
+"""A small prompted ViT, and a trained run: what the toolchain's unit tests mask and take apart."""
 
 import os
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from timm.models import VisionTransformer
 
-from pfm_edge.config import BackboneConfig
+from pfm_edge.config import BackboneConfig, load_config
 from pfm_edge.model import AttentionKind, PromptedViT, create_backbone
+from pfm_edge.registry import PackageRecord, change_registry
+from pfm_edge.training import Run, load_model, train
+from tests.support.killed_forget import copied
+from tests.support.trained_run import CONFIG, LABELS, MODEL, loaded, make_bundle
 
 SMALL = {
     "img_size": 8,
@@ -51,3 +57,41 @@ def make_model() -> Callable[..., PromptedViT]:
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing wait for the disk: a repository is synced a hundred times by a test."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    draw = np.random.default_rng(1)
+    for label in LABELS:
+        (root / label).mkdir()
+        for number in range(8):
+            pixels = draw.integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module", params=["full", "lora"])
+def trained(request, images, tmp_path_factory):
+    """A directory with `run`, half trained, and `model`, the bundle that was exported from it."""
+    root = tmp_path_factory.mktemp(request.param)
+    config_file = root / "config.yaml"
+    config_file.write_text(CONFIG.format(root=images, kind=request.param))
+    config = load_config(config_file, ["training.max_steps=17"])  # of 18: the sixth epoch is torn
+    data = loaded(config)
+    run = Run.create(root / "run", config, data.labels)
+    train(run, data)
+    assert run.best.exists()
+    (run.path / "evaluation.json").write_text('{"modes": []}')
+    (root / "model").mkdir()
+    (root / "model" / "bundle.safetensors").write_bytes(
+        make_bundle(run, load_model(run)).to_bytes()
+    )
+    record = PackageRecord(root / "model", MODEL)
+    change_registry(run.own_registry, lambda known: known.with_export(record)[0])
+    return root
+
+
+@pytest.fixture
+def here(trained, tmp_path):
+    return copied(trained, tmp_path / "here").parent

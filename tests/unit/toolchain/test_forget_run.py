@@ -2,121 +2,18 @@
 
 import json
 import os
-import subprocess
-import sys
-from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from PIL import Image
 
-from pfm_edge.config import load_config
-from pfm_edge.data import load_data
 from pfm_edge.erasing import find_classes, finish_forgetting, forget_in_run, overdue_classes
 from pfm_edge.errors import RunError
-from pfm_edge.model import create_backbone, image_input, preprocessing
-from pfm_edge.publishing._source import class_entries
 from pfm_edge.registry import PackageRecord, change_registry, read_registry
 from pfm_edge.training import Run, alone, in_use, load_model, read_metrics, train
-from pfm_edge_runtime.bundle import Bundle
-from pfm_edge_runtime.errors import PfmEdgeError, StorageError, UnknownClassError
-from pfm_edge_runtime.manifest import ModelId
-from pfm_edge_runtime.preprocessing import Preprocessor
-from tests.support.byte_windows import Marks
-from tests.support.failing_disk import faults_of
-from tests.support.killed_forget import copied
-
-LABELS = tuple(f"person-{name}" for name in ("anna", "boris", "clara", "dmitri"))
-MODEL = ModelId("sha256:" + 64 * "a")
-CONFIG = """
-data: {{name: imagefolder, root: {root}, workers: 0}}
-backbone:
-  model: vit_tiny_patch16_224
-  arguments: {{img_size: 8, patch_size: 4, embed_dim: 32, depth: 1, num_heads: 2, in_chans: 1}}
-adaptation: {{kind: {kind}}}
-training: {{epochs: 6, batch_size: 8, device: cpu, select: best}}
-"""
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    root = tmp_path_factory.mktemp("images")
-    draw = np.random.default_rng(1)
-    for label in LABELS:
-        (root / label).mkdir()
-        for number in range(8):
-            pixels = draw.integers(0, 256, (8, 8), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / label / f"{number}.png")
-    return root
-
-
-def loaded(config):
-    backbone = create_backbone(config.backbone)
-    spec = preprocessing(config.backbone, backbone)
-    return load_data(config.data, Preprocessor(spec, image_input(backbone)))
-
-
-def make_bundle(run, model):
-    entries = class_entries(run, model)
-    inputs = [(name, tensor.shape) for name, tensor in entries[0].tensors.items()]
-    return Bundle.build(
-        model_id=MODEL,
-        manifest_digests=[MODEL],
-        inputs=inputs,
-        entries=entries,
-        issued_at=datetime(2026, 1, 2, tzinfo=UTC),
-    )
-
-
-@pytest.fixture(scope="module", params=["full", "lora"])
-def trained(request, images, tmp_path_factory):
-    """A directory with `run`, half trained, and `model`, the bundle that was exported from it."""
-    root = tmp_path_factory.mktemp(request.param)
-    config_file = root / "config.yaml"
-    config_file.write_text(CONFIG.format(root=images, kind=request.param))
-    config = load_config(config_file, ["training.max_steps=17"])  # of 18: the sixth epoch is torn
-    data = loaded(config)
-    run = Run.create(root / "run", config, data.labels)
-    train(run, data)
-    assert run.best.exists()
-    (run.path / "evaluation.json").write_text('{"modes": []}')
-    (root / "model").mkdir()
-    (root / "model" / "bundle.safetensors").write_bytes(
-        make_bundle(run, load_model(run)).to_bytes()
-    )
-    record = PackageRecord(root / "model", MODEL)
-    change_registry(run.own_registry, lambda known: known.with_export(record)[0])
-    return root
-
-
-@pytest.fixture
-def here(trained, tmp_path):
-    return copied(trained, tmp_path / "here").parent
-
-
-def marks_of(root, index):
-    """Everything that one class is: rows of every checkpoint and of the package, and its label."""
-    run, rows = Run.open(root / "run"), {}
-    for file in (run.checkpoint, run.best):
-        for name, tensor in safetensors.numpy.load_file(file).items():
-            if any(part in name for part in ("prompts", "head.weight")) and tensor.ndim:
-                rows[f"{file.name} {name}"] = tensor[index]
-    bundle = Bundle.from_bytes((root / "model" / "bundle.safetensors").read_bytes())
-    for name, tensor in bundle.tensors.items():
-        row = tensor[bundle.class_ids.index(run.class_ids[index])]
-        if row.size > 1:
-            rows[f"bundle {name}"] = row
-    return Marks.of(rows, [run.labels[index]])
-
-
-def entries_of(root):
-    return {
-        entry.class_id: {name: tensor.tobytes() for name, tensor in entry.tensors.items()}
-        for entry in Bundle.from_bytes((root / "model" / "bundle.safetensors").read_bytes()).entries
-    }
+from pfm_edge_runtime.errors import UnknownClassError
+from tests.support.trained_run import LABELS, MODEL, entries_of, loaded, make_bundle, marks_of
 
 
 def test_nothing_of_the_class_is_left(here):
@@ -287,64 +184,6 @@ def test_copies_of_checkpoints_in_the_run_lose_the_class_too(here):
     assert marks.found_below(here) == []
 
 
-class TestUnfinished:
-    def interrupted(self, here, monkeypatch):
-        run = Run.open(here / "run")
-        with monkeypatch.context() as patch:
-            patch.setattr("pfm_edge.erasing._run.drop_classes", self.killed)
-            with pytest.raises(KeyboardInterrupt):
-                forget_in_run(run.path, [run.class_ids[1]])
-        return run
-
-    @staticmethod
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    def test_nothing_uses_the_run_until_it_is_finished(self, here, images, monkeypatch):
-        stale = self.interrupted(here, monkeypatch)
-        for run in (stale, Run.open(stale.path)):
-            for use in (load_model, lambda run: train(run, loaded(run.config).only(run.labels))):
-                with pytest.raises(RunError, match=f"pfm-edge forget {run.path} finishes it"):
-                    use(run)
-        with pytest.raises(RunError, match="is not finished"):
-            Run.create(stale.path, stale.config, LABELS, overwrite=True)
-
-    def test_it_is_finished_by_the_next(self, here, monkeypatch):
-        marks = marks_of(here, 1)
-        run = self.interrupted(here, monkeypatch)
-        assert marks.found_below(here) != []
-        assert overdue_classes(run.path) == (run.class_ids[1],)
-        assert finish_forgetting(run.path).class_ids == (run.class_ids[1],)
-        assert marks.found_below(here) == []
-        assert overdue_classes(run.path) == ()
-        load_model(Run.open(run.path))
-
-    @pytest.mark.parametrize("what", ["checkpoint", "bundle"])
-    def test_what_cannot_be_read_is_named_and_waits(self, here, what):
-        run = Run.open(here / "run")
-        path = run.checkpoint if what == "checkpoint" else here / "model" / "bundle.safetensors"
-        path.write_bytes(path.read_bytes()[:-7])
-        with pytest.raises(RunError) as caught:
-            forget_in_run(run.path, [run.class_ids[1]])
-        message = str(caught.value)
-        assert "forgotten, but not erased everywhere yet" in message
-        assert str(path) in message
-        assert "remove" in message
-        assert "\n" not in message
-        path.unlink()
-        forget_in_run(run.path, [])
-        assert read_registry(run.own_registry).unfinished == ()
-
-    def test_a_package_that_has_moved_is_reported(self, here):
-        run = Run.open(here / "run")
-        (here / "model").rename(here / "elsewhere")
-        report = forget_in_run(run.path, [run.class_ids[1]])
-        assert (report.packages, report.missing) == ((), (here / "model",))
-        (here / "elsewhere").rename(here / "model")
-        assert forget_in_run(run.path, []).packages == (here / "model",)
-        assert run.class_ids[1] not in entries_of(here)
-
-
 def test_a_run_in_use_is_left_alone(here):
     run = Run.open(here / "run")
     before = {p: p.read_bytes() for p in here.rglob("*") if p.is_file()}
@@ -408,57 +247,3 @@ def test_an_older_copy_of_a_shared_registry_does_not_bring_the_class_back(here, 
     assert finish_forgetting(run.path) is not None
     assert read_registry(registry).forgotten == (run.class_ids[1],)
     assert b"person-boris" not in registry.read_bytes()
-
-
-@pytest.mark.parametrize("trained", ["full"], indirect=True)
-def test_every_failing_write_leaves_it_whole_or_forgotten(here, tmp_path):
-    def copy(name):
-        return copied(here, tmp_path / name)
-
-    gone, index = Run.open(here / "run").class_ids[1], 1
-    counted = copy("counted")
-    faults = faults_of(lambda: forget_in_run(counted, [gone]))
-    assert len(faults) > 50
-    for fault in faults:
-        if fault.call == "open":
-            continue  # reading is not the disk refusing a write
-        run, marks = copy(str(fault)), marks_of(here, index)
-        with fault.injected(), pytest.raises(PfmEdgeError) as caught:
-            forget_in_run(run, [gone])
-        assert "\n" not in str(caught.value)
-        if isinstance(caught.value, StorageError):
-            assert Run.open(run).class_ids[index] == gone
-            load_model(Run.open(run))  # as it was
-        else:
-            assert "forgotten, but not erased everywhere yet" in str(caught.value)
-            assert gone in read_registry(run / "classes.json").forgotten
-        forget_in_run(run, [gone])
-        assert marks.found_below(run.parent) == []
-        assert load_model(Run.open(run)).num_classes == 3
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-@pytest.mark.parametrize("trained", ["full"], indirect=True)
-def test_killed_anywhere_it_converges(trained, tmp_path):
-    gone = Run.open(trained / "run").class_ids[1]
-    command = [sys.executable, "-m", "tests.support.killed_forget", trained, tmp_path, gone]
-    subprocess.run(command, check=True, cwd=Path(__file__).parents[3])
-    deaths = sorted(tmp_path.iterdir())
-    assert len(deaths) > 40
-    marks, rows = marks_of(trained, 1), entries_of(trained)
-    seen = set()
-    for death in deaths:
-        run = death / "run"
-        registry = read_registry(run / "classes.json")
-        committed = gone in registry.forgotten
-        seen.add((committed, bool(registry.unfinished)))
-        if not committed:
-            assert load_model(Run.open(run)).num_classes == 4
-        elif registry.unfinished:
-            with pytest.raises(RunError, match="finishes it"):
-                load_model(Run.open(run))
-        forget_in_run(run, [gone])
-        assert marks.found_below(death) == [], death.name
-        assert load_model(Run.open(run)).num_classes == 3
-        assert entries_of(death) == {each: row for each, row in rows.items() if each != gone}
-    assert seen == {(False, False), (True, True), (True, False)}
