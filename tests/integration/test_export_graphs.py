@@ -23,7 +23,7 @@ from pfm_edge_exporters._calibration import calibrate
 from pfm_edge_exporters._judging import Speed, predictions
 from pfm_edge_runtime import Classifier
 from pfm_edge_runtime.package import ModelPackage
-from tests.integration.test_export_package import contents, make_bundle, old_package
+from tests.support.tiny_export import contents, make_bundle, old_package
 from tests.support.tiny_torch import joint_source, prefix_graph, prefix_source
 
 CLASSES = 3

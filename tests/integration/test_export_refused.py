@@ -35,12 +35,6 @@ def converted(monkeypatch):
     monkeypatch.setattr(OnnxFromTorch, "export", lambda _self, _source: graph)
 
 
-def old_package(out: Path) -> dict[str, bytes]:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "manifest.json").write_bytes(b"old")
-    return contents(out.parent)
-
-
 def require_untouched(out: Path, before: dict[str, bytes]) -> None:
     assert contents(out.parent) == before
     assert [each.name for each in out.parent.iterdir()] == [out.name]

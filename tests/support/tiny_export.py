@@ -51,3 +51,9 @@ def export(out, source=None, **options):
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def old_package(out: Path) -> dict[str, bytes]:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "manifest.json").write_bytes(b"old")
+    return contents(out.parent)

@@ -3,18 +3,19 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pfm_edge.erasing import finish_forgetting, forget_in_run, overdue_classes
 from pfm_edge.errors import RunError
-from pfm_edge.registry import read_registry
+from pfm_edge.registry import PackageRecord, change_registry, read_registry
 from pfm_edge.training import Run, load_model, train
 from pfm_edge_runtime.errors import PfmEdgeError, StorageError
 from tests.support.failing_disk import faults_of
 from tests.support.killed_forget import copied
-from tests.support.trained_run import LABELS, entries_of, loaded, marks_of
+from tests.support.trained_run import LABELS, MODEL, entries_of, loaded, marks_of
 
 
 class TestUnfinished:
@@ -64,6 +65,16 @@ class TestUnfinished:
         path.unlink()
         forget_in_run(run.path, [])
         assert read_registry(run.own_registry).unfinished == ()
+
+    def test_one_package_that_cannot_be_read_does_not_keep_the_others(self, here):
+        run = Run.open(here / "run")
+        (here / "damaged").mkdir()
+        (here / "damaged" / "bundle.safetensors").write_bytes(b"no bundle")
+        records = [PackageRecord(here / name, MODEL) for name in ("damaged", "model")]
+        change_registry(run.own_registry, lambda known: replace(known, packages=tuple(records)))
+        with pytest.raises(RunError, match="damaged"):
+            forget_in_run(run.path, [run.class_ids[1]])
+        assert run.class_ids[1] not in entries_of(here)
 
     def test_a_package_that_has_moved_is_reported(self, here):
         run = Run.open(here / "run")
