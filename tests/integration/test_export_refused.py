@@ -18,7 +18,7 @@ from pfm_edge_runtime.errors import (
     ManifestError,
     StorageError,
 )
-from tests.support.tiny_export import FILES, contents, export, make_bundle
+from tests.support.tiny_export import FILES, contents, export, make_bundle, old_package
 from tests.support.tiny_torch import (
     JOINT_INPUTS,
     Joint,
