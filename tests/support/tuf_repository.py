@@ -63,14 +63,18 @@ class Publisher:
         self.channel = Channel(tiny.manifest.model_id)
 
     @classmethod
-    def create(cls, folder: Path, tiny: TinyPackage) -> "Publisher":
-        """Begin a repository that has an empty forget list, and no bundle yet."""
+    def create(cls, folder: Path, tiny: TinyPackage, *, lasting: bool = False) -> "Publisher":
+        """Begin a repository that has an empty forget list, and no bundle yet.
+
+        Its metadata expires soon after :func:`clock`, or (``lasting``) not while tests are run.
+        """
+        expires = EXPIRES.replace(year=2199) if lasting else EXPIRES
         forge = Forge(folder, {role: [new_signer()] for role in ROLES})
         forge.md = {
-            "root": Metadata(Root(expires=EXPIRES, consistent_snapshot=True)),
-            "targets": Metadata(Targets(expires=EXPIRES)),
-            "snapshot": Metadata(Snapshot(expires=EXPIRES)),
-            "timestamp": Metadata(Timestamp(expires=EXPIRES)),
+            "root": Metadata(Root(expires=expires, consistent_snapshot=True)),
+            "targets": Metadata(Targets(expires=expires)),
+            "snapshot": Metadata(Snapshot(expires=expires)),
+            "timestamp": Metadata(Timestamp(expires=expires)),
         }
         for role in ROLES:
             forge.root.add_key(forge.signers[role][0].public_key, role)
@@ -92,7 +96,8 @@ class Publisher:
         self.forge.signers[role] = [signer_of(key) for key in signing]
         for signer in self.forge.signers[role]:
             targets.add_key(signer.public_key, role)
-        self.forge.md.setdefault(role, Metadata(Targets(expires=EXPIRES)))
+        expires = self.forge.targets().expires
+        self.forge.md.setdefault(role, Metadata(Targets(expires=expires)))
         return signing
 
     @property
