@@ -15,7 +15,7 @@ The clock is the world's: ``world.later(days=10)`` moves it for publisher and de
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -143,9 +143,12 @@ class World:
             }
         )
 
-    def publish(self, *labels: str, rollout: RolloutRequest | None = None) -> Outcome:
-        """Publish the bundle of these classes."""
-        return publish(self.repository, self.bundle(*(labels or LABELS)), rollout=rollout)
+    def publish(
+        self, *labels: str, rollout: RolloutRequest | None = None, **changes: Any
+    ) -> Outcome:
+        """Publish the bundle of these classes; ``changes`` as for :meth:`bundle`."""
+        found = self.bundle(*(labels or LABELS), **changes)
+        return publish(self.repository, found, rollout=rollout)
 
     def forget(self, *labels: str, order: str = "") -> Outcome:
         """Forget these classes over the air."""
@@ -271,6 +274,12 @@ class Device:
         known = self.memory.repository()
         assert known is not None
         assert Metadata.from_bytes(known.root).signed.version == version
+
+    def learn_time(self, time: datetime) -> None:
+        """Know for certain that this time has passed."""
+        known = self.memory.repository()
+        assert known is not None
+        self.memory.know_repository(replace(known, time=time.strftime("%Y-%m-%dT%H:%M:%SZ")))
 
     def know_only_the_root(self) -> None:
         """Lose all that updates ever learnt, as a device whose trust was set anew."""
