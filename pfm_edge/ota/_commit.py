@@ -55,6 +55,7 @@ def finish(layout: Layout, registry: Path) -> bool:
         _remove(stored, layout)
         discard(layout.committing)
     clear_leftovers(layout)
+    finish_file(layout.settings)
     return decided
 
 
@@ -121,6 +122,8 @@ def _put(layout: Layout, path: Path, data: bytes) -> None:
         confirm(path)
     else:
         write_atomic(path, data)
+        with mapped_errors(path):
+            sync(path.parent)  # the old file's second name is gone for good, too
 
 
 def _make_folders(top: Path, folder: Path) -> None:

@@ -163,14 +163,21 @@ def discard(folder: Path) -> None:
 
 
 def clear_leftovers(layout: Layout) -> None:
-    """Remove what a crash left of folders that were being written or removed.
+    """Remove what a crash left of folders that were being written or removed, and of files.
 
     Raises:
         StorageError: The disk refused; what is left waits for the next call.
     """
     for each in sorted(layout.directory.iterdir()):
-        if each.name.startswith(".") and each.name.endswith(SUFFIX) and each.is_dir():
+        if _is_temporary(each.name) and each.is_dir():
             _clear(each)
+    for root, _, files in os.walk(layout.pending):
+        for name in filter(_is_temporary, files):
+            erase(Path(root, name))
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith(SUFFIX)
 
 
 def _clear(folder: Path) -> None:
