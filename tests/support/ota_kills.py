@@ -4,7 +4,7 @@
 
 SOURCE holds ``model`` and ``state``. Each death leaves a copy of it below TARGET, named after the
 moment: ``entering-fetch-4``, ``leaving-fetch-5`` (the observer's fourth and fifth word), and
-``within-fetch-4-2`` (two quarters of the way through what happened in that state, counted in calls
+``within-fetch-4-2`` (two fifths of the way through what happened in that state, counted in calls
 of functions). What a run without a death does is in ``complete``. Every child is a fork: starting
 Python that often would take minutes.
 """
@@ -27,7 +27,7 @@ from pfm_edge_runtime.ota.source import open_source
 
 __all__ = ["killing_update", "update_root"]
 
-_PARTS = 4  # a state is cut into so many, and the process dies between them
+_PARTS = 5  # a state is cut into so many, and the process dies between them
 
 
 def update_root(root: Path, url: str, observer: Callable[[str], None]) -> object:
