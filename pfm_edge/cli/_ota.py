@@ -78,7 +78,7 @@ def init_command(
     if new_keys is not None:
         if any(names):
             raise typer.BadParameter("--new-keys draws all keys: leave the others out")
-        ota.require_new(repository)
+        ota.require_ready(repository, registry)
         keys = ota.new_keys(new_keys)
     else:
         order = [ota.Role(each) for each in ("root", "targets", "bundles", "forget")]

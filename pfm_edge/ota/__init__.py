@@ -11,12 +11,12 @@ from pfm_edge.ota._enrolment import enrol, enrolled_devices, retire
 from pfm_edge.ota._fleet import WORTH, FleetStatus, OrderStatus, fleet_status
 from pfm_edge.ota._fleet_page import fleet_page
 from pfm_edge.ota._forget import OrderRequest, forget
-from pfm_edge.ota._init import InitRequest, init_repository, new_keys
+from pfm_edge.ota._init import InitRequest, init_repository, new_keys, require_ready
 from pfm_edge.ota._keys import RoleKey, Signers, read_key
 from pfm_edge.ota._metadata import Missing
 from pfm_edge.ota._publish import RolloutRequest, publish
 from pfm_edge.ota._refresh import Refreshed, refresh
-from pfm_edge.ota._repository import Outcome, PublisherRepository, require_new
+from pfm_edge.ota._repository import Outcome, PublisherRepository
 from pfm_edge.ota._roles import Role
 from pfm_edge.ota._rollout import set_rollout
 from pfm_edge.ota._rotation import KeyChange, rotate_key
@@ -51,7 +51,7 @@ __all__ = [
     "read_key",
     "refresh",
     "repository_state",
-    "require_new",
+    "require_ready",
     "retire",
     "rotate_key",
     "set_rollout",

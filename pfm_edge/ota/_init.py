@@ -19,7 +19,7 @@ from pfm_edge.ota._change import Change
 from pfm_edge.ota._current import Current
 from pfm_edge.ota._keys import Ask, RoleKey, Signers, ed25519_of, read_key
 from pfm_edge.ota._metadata import new_root, new_targets, target_file
-from pfm_edge.ota._repository import Clock, Outcome, PublisherRepository, Work, utc_now
+from pfm_edge.ota._repository import Clock, Outcome, PublisherRepository, Work, require_new, utc_now
 from pfm_edge.ota._roles import DELEGATED, Role
 from pfm_edge.ota._settings import Settings
 from pfm_edge.registry import read_registry
@@ -27,7 +27,14 @@ from pfm_edge_runtime.errors import ConfigError
 from pfm_edge_runtime.ota.forget_list import ForgetList
 from pfm_edge_runtime.ota.names import FORGET_FILE
 
-__all__ = ["InitRequest", "init_repository", "new_keys", "require_apart", "require_keys"]
+__all__ = [
+    "InitRequest",
+    "init_repository",
+    "new_keys",
+    "require_apart",
+    "require_keys",
+    "require_ready",
+]
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -98,9 +105,7 @@ def init_repository(
             role, [each.public for each in request.keys.get(role, ())], request.threshold(role)
         )
     require_apart({role: [each.key_id for each in request.keys[role]] for role in Role})
-    read_registry(request.registry)
-    if request.registry.absolute().parent == directory.absolute():
-        raise ConfigError(f"{request.registry}: keep the registry outside of the repository")
+    require_ready(directory, request.registry)
     named = [each for role in Role for each in request.keys[role]]
     settings = Settings(
         request.registry.absolute(),
@@ -111,6 +116,20 @@ def init_repository(
     with repository.held():
         work = Work(repository, settings, Current(repository.layout), Signers(named, ask=ask))
         return repository, work.settle(_first_change(work, request))
+
+
+def require_ready(directory: Path, registry: Path) -> None:
+    """Require that a repository can be made, before keys are drawn for it.
+
+    Raises:
+        ConfigError: The registry lies in the repository.
+        RepositoryError: There is a repository already, or something else.
+        RegistryError: The registry is missing or damaged.
+    """
+    require_new(directory)
+    read_registry(registry)
+    if registry.absolute().parent == directory.absolute():
+        raise ConfigError(f"{registry}: keep the registry outside of the repository")
 
 
 def require_keys(role: Role, keys: Sequence[Key], threshold: int) -> None:
