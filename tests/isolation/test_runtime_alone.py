@@ -5,11 +5,14 @@ import textwrap
 
 import pytest
 
-from tests.support.environments import RUNTIME, environment, other_python, run
+from tests.support.environments import ROOT, RUNTIME, environment, other_python, run
+from tests.support.ota_server import FileServer
 from tests.support.tiny_package import write_tiny_package
+from tests.support.tuf_repository import Publisher
 
 FOREIGN = ("torch", "timm", "onnx", "onnxscript", "pydantic", "typer", "safetensors", "sklearn")
 PYTHONS = ["", "3.10", "3.12"]
+UPDATING = f"{ROOT / 'runtime'}[onnxruntime,ota]"
 
 
 @pytest.fixture(scope="module", params=PYTHONS, ids=lambda v: v or "this")
@@ -30,10 +33,11 @@ def test_nothing_of_the_toolchain_is_installed_or_imported(device):
     code = """
         import importlib, importlib.metadata, json, pkgutil, sys
         import pfm_edge_runtime
-        assert "onnxruntime" not in sys.modules and "PIL" not in sys.modules
+        heavy = {"onnxruntime", "PIL", "tuf", "urllib3", "securesystemslib"}
+        assert not heavy & sys.modules.keys()
         for module in pkgutil.walk_packages(pfm_edge_runtime.__path__, "pfm_edge_runtime."):
             importlib.import_module(module.name)
-        assert "onnxruntime" not in sys.modules and "PIL" not in sys.modules
+        assert not heavy & sys.modules.keys()
         installed = [d.metadata["Name"].lower() for d in importlib.metadata.distributions()]
         print(json.dumps([installed, sorted(sys.modules)]))
     """
@@ -80,3 +84,23 @@ def test_the_systemd_units_come_along(device):
         "pfm-device-update@.service",
         "pfm-device-update@.timer",
     ]
+
+
+def test_an_update_needs_the_extra_and_nothing_more(tmp_path):
+    oldest = other_python("3.10")  # one environment more is enough; the oldest has most to lose
+    python = (
+        environment([UPDATING], oldest, constraints=False) if oldest else environment([UPDATING])
+    )
+    tiny = write_tiny_package(tmp_path / "model")
+    publisher = Publisher.create(tmp_path / "repo", tiny, lasting=True)
+    publisher.publish(sequence=2)
+    publisher.forget([tiny.class_id("rose"), "ab" * 16])
+    (tmp_path / "root.json").write_bytes(publisher.root)
+    command = str(python.with_name("pfm-device"))
+    run([command, "init", "--root", str(tmp_path / "root.json")])
+    with FileServer(publisher.public) as server:
+        report = json.loads(run([command, "update", "--json", str(tiny), "--repo", server.url]))
+    assert (report["outcome"], report["problem"]) == ("updated", None)
+    installed = run([str(python), "-m", "pip", "list"]).lower().split()
+    assert not set(FOREIGN) & set(installed)
+    assert "pillow" not in installed
