@@ -27,6 +27,8 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "ledger_open": ledger_open.run,
     "forget": forget.run,
     "export_memory": export_memory.run,
+    "ota_wire": ota_wire.run,
+    "ota_fleet": ota_fleet.run,
     "precision": precision.run,
 }
 
