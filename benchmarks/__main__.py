@@ -16,6 +16,8 @@ from benchmarks import (
     forget,
     import_time,
     ledger_open,
+    ota_fleet,
+    ota_wire,
     precision,
     prompt_overhead,
 )

@@ -94,7 +94,7 @@ def _extrapolated(steady: str) -> str:
     polls = _MANY / _SECONDS_AN_HOUR
     return (
         f"\n{_MANY:,} devices that poll once an hour: {_MANY:,} / {_SECONDS_AN_HOUR:,} s = "
-        f"{polls:.0f} polls a second, × {requests:.0f} requests = {polls * requests:.0f} requests "
-        f"a second, × {size:,.0f} bytes a poll = {polls * size / 1e6:.2f} MB a second, "
+        f"{polls:.0f} polls a second, x {requests:.0f} requests = {polls * requests:.0f} requests "
+        f"a second, x {size:,.0f} bytes a poll = {polls * size / 1e6:.2f} MB a second, "
         f"{24 * _MANY * size / 1e9:.0f} GB a day.\n"
     )
