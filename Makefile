@@ -37,7 +37,7 @@ bench: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar on \
 	    -c requirements/tested.txt -r requirements/tools.txt \
-	    -e './runtime[images,onnxruntime]' -e './exporters[torch]' -e '.[data]'
+	    -e './runtime[images,onnxruntime,ota]' -e './exporters[torch]' -e '.[data]'
 	touch $@
 
 # The device: the runtime alone, as a wheel, the way a device gets it.
