@@ -85,6 +85,7 @@ def _role(delegator: "Root | Delegations", role: str) -> "tuple[int, list[Key]]"
 
 def _identity(key: "Key") -> bytes:
     """Return the bytes that stand for a public key, however it is spelt."""
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import (
         Encoding,
         PublicFormat,
@@ -96,7 +97,7 @@ def _identity(key: "Key") -> bytes:
         try:
             loaded = load_pem_public_key(public.encode("utf-8"))
             return loaded.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        except ValueError:
+        except (TypeError, UnsupportedAlgorithm, ValueError):
             return "".join(public.split()).encode("utf-8")
     try:
         return bytes.fromhex(public)

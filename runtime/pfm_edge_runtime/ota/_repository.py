@@ -4,7 +4,7 @@ Owns the one place that knows ``tuf``. Its client verifies signatures, versions 
 what it does not do: floors that outlive a wiped cache, a time that no local clock can set back, one
 key counted once, and files that are on the disk when it is said so::
 
-    with Repository.open(transport, known, cache, reference=now) as repository:
+    with Repository.open(transport, known, cache, local=now) as repository:
         repository.refresh()
         repository.read("forget.json", most=2**25)        # verified, from memory or the network
         repository.known                                  # what to remember from now on
@@ -61,10 +61,13 @@ class Repository:
     """
 
     def __init__(
-        self, transport: Transport, known: RepositoryTrust, cache: Cache, reference: datetime
+        self, transport: Transport, known: RepositoryTrust, cache: Cache, local: datetime
     ) -> None:
         self.known = known
-        self.reference = reference
+        self._local = local
+        self.reference = local
+        if transport.is_fresh and known.time is not None:
+            self.reference = max(local, parse_time(known.time))
         self.name = transport.name
         self._transport = transport
         self._cache = cache
@@ -75,7 +78,7 @@ class Repository:
     @classmethod
     @contextmanager
     def open(
-        cls, transport: Transport, known: RepositoryTrust, cache: Cache, *, reference: datetime
+        cls, transport: Transport, known: RepositoryTrust, cache: Cache, *, local: datetime
     ) -> "Iterator[Repository]":
         """Begin; nothing is fetched yet.
 
@@ -83,14 +86,14 @@ class Repository:
             transport: What reads its files.
             known: What the device knows of it.
             cache: Where verified metadata is kept.
-            reference: What time it is at least.
+            local: What the local clock says; the epoch's begin where age does not matter.
 
         Raises:
             RepositoryError: The root that the device knows is none.
             StorageError: There is no room for what is temporary.
             UpdateError: The extra ``ota`` is not installed.
         """
-        made = cls(transport, known, cache, reference)
+        made = cls(transport, known, cache, local)
         with _temporary() as folder:
             made._begin(folder)
             yield made
@@ -103,7 +106,7 @@ class Repository:
             FetchError: One of them cannot be had.
         """
         with self._explained():
-            self._updater.refresh()
+            self._refresh()
         root = self._roots()
         delegations = self._delegations()
         require_distinct_keys(delegations.keys, "targets")
@@ -203,6 +206,26 @@ class Repository:
             if self._signed(role).is_expired(self.reference):
                 raise self._expired(f"{role}.json is expired")
 
+    def _refresh(self) -> None:
+        """Refresh; once more without the time floor if that rests on a key that is gone.
+
+        Whoever has stolen the keys of timestamp and bundles can make a device believe in a time
+        far ahead, and so can a publisher whose clock is wrong; a new timestamp key ends that.
+        """
+        from tuf.api.exceptions import ExpiredMetadataError
+
+        try:
+            self._updater.refresh()
+        except ExpiredMetadataError:
+            floor = self.known.floors.get("timestamp")
+            same = floor is None or floor.keys == role_digest(self._root(), "timestamp")
+            if same or self.reference == self._local:
+                raise
+            self.known = replace(self.known, time=None)
+            self.reference = self._local
+            self._updater._trusted_set.reference_time = self.reference
+            self._updater.refresh()
+
     def _begin(self, folder: Path) -> None:
         try:
             from tuf.ngclient import Updater, UpdaterConfig
@@ -212,7 +235,6 @@ class Repository:
             data = self._cache.read(f"{METADATA_FOLDER}/{role}.json", _MOST_METADATA)
             if data is not None:
                 self._cached[role] = data
-                (folder / f"{role}.json").write_bytes(data)
         self._folder = folder
         config = UpdaterConfig(
             root_max_length=_MOST_ROOT,
@@ -221,6 +243,8 @@ class Repository:
             targets_max_length=_MOST_METADATA,
         )
         with self._explained():
+            for role, data in self._cached.items():
+                (folder / f"{role}.json").write_bytes(data)
             self._updater = Updater(
                 str(folder),
                 f"{METADATA_FOLDER}/",
@@ -249,7 +273,8 @@ class Repository:
         return newest
 
     def _root_bytes(self, version: int) -> bytes:
-        return (self._folder / "root_history" / f"{version}.root.json").read_bytes()
+        with self._explained():
+            return (self._folder / "root_history" / f"{version}.root.json").read_bytes()
 
     def _root(self) -> "Root":
         return self._updater._trusted_set.root

@@ -23,7 +23,6 @@ itself. No failure takes the old bundle out of use.
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +50,6 @@ from pfm_edge_runtime.ota._repository import (
     EPOCH_BEGIN,
     Repository,
     format_time,
-    parse_time,
 )
 from pfm_edge_runtime.ota._transport import Meter, Transport
 from pfm_edge_runtime.ota.channel import Release
@@ -91,14 +89,7 @@ def update_model(
     """
     update = _Update(Path(directory), source, options or UpdateOptions())
     with update.catching():
-        device = _device(state)
-        known = device.repository()
-        if known is None:
-            raise StateError(
-                f"{device.directory} does not know whose updates to take: "
-                "pfm-device init --root root.json"
-            )
-        update.run(device, known)
+        update.run(_device(state))
     return update.report()
 
 
@@ -128,12 +119,15 @@ class _Update:
         except PfmEdgeError as error:
             self._error = self._error or error
 
-    def run(self, device: DeviceState, known: RepositoryTrust) -> None:
+    def run(self, device: DeviceState) -> None:
         """Go through the states."""
-        self._device, self._known = device, known
+        _known_to(device)  # before anything is made there
+        self._device = device
         self._cache = Cache(device.updates_directory)
         wait = self._options.timeout
         with self._cache.alone(timeout=wait, sleep=self._options.sleep):
+            # Read once more: an update that was waited for may have raised what it says.
+            self._known = _known_to(device)
             with self.catching():
                 self._update()
             with self.catching(), self._state("report"):
@@ -179,9 +173,8 @@ class _Update:
     def _refreshed(self, transport: Transport, held: ExitStack) -> Repository:
         """Go through the first three states; the third at any rate."""
         try:
-            made = Repository.open(
-                transport, self._known, self._cache, reference=self._reference(transport)
-            )
+            local = self._options.clock() if transport.is_fresh else EPOCH_BEGIN
+            made = Repository.open(transport, self._known, self._cache, local=local)
             repository = held.enter_context(made)
             with self._state("refresh"):
                 repository.refresh()
@@ -197,6 +190,7 @@ class _Update:
 
     def _trust(self, repository: Repository) -> None:
         """Take over what was verified: into the device's memory, and into the cache."""
+        self._remember(repository)
         keys = repository.bundle_keys
         # Asked of both: a power cut may come after the file and before the record that lets
         # running models know of it.
@@ -208,9 +202,16 @@ class _Update:
         repository.keep()
 
     def _remember(self, repository: Repository) -> None:
-        if repository.known != self._known:
+        if repository.known == self._known:
+            return
+        with self._device.exclusive():
+            if self._device.repository() != self._known:
+                raise StateError(
+                    f"{self._device.directory} was told of another root or cohort meanwhile: "
+                    "update again"
+                )
             self._device.know_repository(repository.known)
-            self._known = repository.known
+        self._known = repository.known
 
     def _forget(self, repository: Repository) -> None:
         """Obey the forget list that the metadata lists."""
@@ -235,7 +236,7 @@ class _Update:
             if keys is None:
                 # A device that is new: only the repository says who signs the list, however old.
                 with Repository.open(
-                    transport, self._known, self._cache, reference=EPOCH_BEGIN
+                    transport, self._known, self._cache, local=EPOCH_BEGIN
                 ) as repository:
                     repository.refresh()
                     keys = repository.known.forget
@@ -375,18 +376,21 @@ class _Update:
         finally:
             self._receipts = (outbox.delivered, outbox.waiting)
 
-    def _reference(self, transport: Transport) -> datetime:
-        """Return what time it is at least; a directory claims nothing about that."""
-        if not transport.is_fresh:
-            return EPOCH_BEGIN
-        now = self._options.clock()
-        return now if self._known.time is None else max(now, parse_time(self._known.time))
-
     @contextmanager
     def _state(self, name: str) -> Iterator[None]:
         self._options.observer(f"enter:{name}")
         yield
         self._options.observer(f"leave:{name}")
+
+
+def _known_to(device: DeviceState) -> RepositoryTrust:
+    known = device.repository()
+    if known is None:
+        raise StateError(
+            f"{device.directory} does not know whose updates to take: "
+            "pfm-device init --root root.json"
+        )
+    return known
 
 
 def _device(state: DeviceState | str | Path | None) -> DeviceState:

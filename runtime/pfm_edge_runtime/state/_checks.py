@@ -239,8 +239,10 @@ def _trust(state: DeviceState, *, require_state: bool) -> Check:
     pins = state.memory.pins
     finding = f"on first use; models so far: {len(pins)}"
     if require_state and not any(pins.values()):
+        told = state.directory.joinpath("trust", "repository.json").exists()
+        told_by_key = "pfm-device init --replace-trust --key ISSUER.pub"
         return Check(
-            "trust", "problem", finding, "pfm-device init --replace-trust --key ISSUER.pub"
+            "trust", "problem", finding, "pfm-device update MODEL" if told else told_by_key
         )
     return Check("trust", "note", finding)
 

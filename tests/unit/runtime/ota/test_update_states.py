@@ -22,7 +22,7 @@ from pfm_edge_runtime.ota.names import channel_target
 from pfm_edge_runtime.ota.options import UpdateOptions
 from pfm_edge_runtime.ota.source import open_source
 from pfm_edge_runtime.ota.update import update_model
-from pfm_edge_runtime.state import DeviceState
+from pfm_edge_runtime.state import DeviceState, RepositoryTrust
 from tests.support.broken_disk import broken, calls_of
 from tests.support.ota_server import FileServer, captive_portal, giving, refusing
 from tests.support.tiny_package import (
@@ -374,6 +374,21 @@ def test_the_budget(update: Update, publisher: Publisher, tiny: TinyPackage) -> 
         assert report.forgotten is not None
         assert report.forgotten.applied == 1
         assert update(server.url).outcome == "updated"
+
+
+def test_another_root_that_a_person_sets_meanwhile_is_not_overwritten(
+    update: Update, publisher: Publisher, device: DeviceState
+) -> None:
+    publisher.publish(sequence=2)
+    other = RepositoryTrust(b"{}", cohort="beta")
+
+    def meddle(word: str) -> None:
+        if word == "leave:refresh":
+            device.know_repository(other)
+
+    report = update(observer=meddle)
+    assert "told of another root or cohort meanwhile" in str(report.problem)
+    assert device.repository() == other
 
 
 # --- the disk
