@@ -5,9 +5,12 @@ The device is up to date and forgot "rose".
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from securesystemslib.signer import SSlibKey
 
 from pfm_edge.ota import Role, refresh
 from pfm_edge_runtime.bundle import Bundle
@@ -172,10 +175,41 @@ def test_all_keys_but_the_roots_stolen(scene: Scene) -> None:
     scene.recover()
 
 
-def _publish_bundle(thief: Forge, scene: Scene, key: SigningKey, place: tuple[int, int]) -> Bundle:
+def test_a_time_that_stolen_keys_made_up_ends_with_the_timestamp_key(scene: Scene) -> None:
+    # Bundle and online keys together: devices believe that it is 2098, and so that all that the
+    # publisher says has expired.
+    thief = scene.thief("bundles", *ONLINE)
+    for role in ("bundles", *ONLINE):
+        thief.md[role].signed.expires = datetime(2099, 1, 1, tzinfo=UTC)
+    key, late = scene.world.key("bundles"), datetime(2098, 1, 1, tzinfo=UTC)
+    _publish_bundle(thief, scene, key, (1, 9), issued_at=late)
+    scene.follow(scene.evil)
+    scene.world.rotate(Role.BUNDLES, new_epoch=True)
+    scene.world.rotate(Role.SNAPSHOT)
+    assert "expired" in str(scene.attack(scene.world.public).problem)
+    scene.world.rotate(Role.TIMESTAMP)
+    scene.recover()
+
+
+def test_a_key_of_a_kind_that_nobody_knows(scene: Scene) -> None:
+    spki = "MAswBQYDKgMEAwIA/w=="  # a SubjectPublicKeyInfo of algorithm 1.2.3.4
+    pem = f"-----BEGIN PUBLIC KEY-----\n{spki}\n-----END PUBLIC KEY-----\n"
+    thief = scene.thief("targets", *ONLINE)
+    delegations = thief.targets().delegations
+    assert delegations is not None
+    delegations.keys["ab" * 32] = SSlibKey(
+        "ab" * 32, "ecdsa", "ecdsa-sha2-nistp256", {"public": pem}
+    )
+    thief.publish("targets")
+    scene.follow(scene.evil, to="up-to-date")  # it signs for nothing
+
+
+def _publish_bundle(
+    thief: Forge, scene: Scene, key: SigningKey, place: tuple[int, int], **changes: Any
+) -> Bundle:
     """Put a bundle with every class, the forgotten one too, in the place of the stable one."""
     epoch, sequence = place
-    bundle = scene.world.bundle(*LABELS, epoch=epoch, sequence=sequence).signed_by(key)
+    bundle = scene.world.bundle(*LABELS, epoch=epoch, sequence=sequence, **changes).signed_by(key)
     path = bundle_target(MODEL_ID, *place)
     release = Release(*place, bundle.statement_digest, path)
     thief.targets("bundles").targets.clear()

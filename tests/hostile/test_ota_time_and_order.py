@@ -3,6 +3,8 @@
 The device is up to date and forgot "rose".
 """
 
+import shutil
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from pfm_edge.ota import Role, RolloutRequest, forget, refresh
 from pfm_edge_runtime.errors import RepositoryError, UpdateError
+from pfm_edge_runtime.ota._cache import Cache
 from pfm_edge_runtime.ota.channel import Channel, Release
 from pfm_edge_runtime.ota.forget_list import ForgetList, ForgetRow
 from pfm_edge_runtime.ota.names import FORGET_FILE, bundle_target, channel_target
@@ -194,3 +197,23 @@ def test_a_class_that_was_forgotten_here_stays_so_whatever_is_published(scene: S
     scene.world.publish("tulip", "violet")
     scene.follow()
     assert scene.device.answers == {"tulip"}
+
+
+def test_an_update_that_waited_for_another_knows_what_that_learnt(scene: Scene) -> None:
+    old = scene.world.copy_of_public("stale")
+    cache = scene.device.state / "ota"
+    holding = Cache(cache).alone(timeout=1.0, sleep=time.sleep)
+    holding.__enter__()
+
+    def sleep(_: float) -> None:
+        if scene.server.folder != old:
+            holding.__exit__(None, None, None)
+            scene.world.rotate(Role.ROOT)
+            scene.follow()
+            shutil.rmtree(cache / "metadata")
+            scene.server.folder = old
+
+    scene.server.folder = scene.world.public
+    report = scene.device.update(scene.server.url, sleep=sleep)
+    assert "old copy" in str(report.problem)
+    scene.device.require_root(2)
