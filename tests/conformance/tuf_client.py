@@ -5,19 +5,40 @@
     tuf_client.py --metadata-dir DIR --metadata-url URL --target-name NAME \
         --target-base-url URL --target-dir DIR download
 
-It ends with 0, or with 1 and one line. What it drives is what `pfm-device update` drives: the same
-`Updater`, with the same fetcher and limits. To run the public suite, from a checkout of it:
+It ends with 0, or with 1 and one line. What it drives is what `pfm-device update` drives: TUF's
+client behind the device's own fetcher, with its limits. For
+the public suite, in a checkout of it:
 
     pytest tuf_conformance --entrypoint "python …/tests/conformance/tuf_client.py"
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tuf.api.exceptions import DownloadError, RepositoryError
-from tuf.ngclient import Updater
+from tuf.ngclient import Updater, UpdaterConfig
+
+from pfm_edge_runtime.errors import PfmEdgeError
+from pfm_edge_runtime.ota._http import HttpTransport
+from pfm_edge_runtime.ota._repository import (
+    _MOST_METADATA,
+    _MOST_ROOT,
+    _MOST_TIMESTAMP,
+    _fetcher,
+)
+from pfm_edge_runtime.ota._transport import Meter
+from pfm_edge_runtime.ota.options import UpdateOptions
+
+_LIMITS = UpdaterConfig(
+    root_max_length=_MOST_ROOT,
+    timestamp_max_length=_MOST_TIMESTAMP,
+    snapshot_max_length=_MOST_METADATA,
+    targets_max_length=_MOST_METADATA,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = _parser().parse_args(arguments)
     try:
         _COMMANDS[found.command](found)
-    except (DownloadError, RepositoryError, OSError, ValueError) as error:
+    except (DownloadError, RepositoryError, PfmEdgeError, OSError, ValueError) as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
     return 0
@@ -36,26 +57,37 @@ def _init(found: argparse.Namespace) -> None:
 
 
 def _refresh(found: argparse.Namespace) -> None:
-    _updater(found).refresh()
+    with _updater(found) as updater:
+        updater.refresh()
 
 
 def _download(found: argparse.Namespace) -> None:
-    updater = _updater(found)
-    target = updater.get_targetinfo(found.target_name)
-    if target is None:
-        raise ValueError(f"no target {found.target_name}")
-    if updater.find_cached_target(target) is None:
-        updater.download_target(target)
+    with _updater(found) as updater:
+        target = updater.get_targetinfo(found.target_name)
+        if target is None:
+            raise ValueError(f"no target {found.target_name}")
+        if updater.find_cached_target(target) is None:
+            updater.download_target(target)
 
 
-def _updater(found: argparse.Namespace) -> Updater:
-    return Updater(
-        str(found.metadata_dir),
-        found.metadata_url,
-        None if found.target_dir is None else str(found.target_dir),
-        found.target_base_url,
-        bootstrap=(found.metadata_dir / "root.json").read_bytes(),
-    )
+@contextmanager
+def _updater(found: argparse.Namespace) -> Iterator[Updater]:
+    # The device's transport reads below one URL; the suite gives two on one server.
+    parts = urlsplit(found.metadata_url)
+    server = f"{parts.scheme}://{parts.netloc}"
+    targets = None
+    if found.target_base_url is not None:
+        targets = found.target_base_url.removeprefix(server).strip("/") + "/"
+    with HttpTransport(server, UpdateOptions(attempts=1), Meter()) as transport:
+        yield Updater(
+            str(found.metadata_dir),
+            parts.path.strip("/") + "/",
+            None if found.target_dir is None else str(found.target_dir),
+            targets,
+            fetcher=_fetcher(transport),
+            config=_LIMITS,
+            bootstrap=(found.metadata_dir / "root.json").read_bytes(),
+        )
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {

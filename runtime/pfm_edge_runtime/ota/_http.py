@@ -99,7 +99,9 @@ class HttpTransport(Transport):
         self._attempt(once, None)
 
     def _read(self, name: str, most: int, attempts: int | None) -> bytes:
-        return self._attempt(lambda: self._get(f"{self._base}/{quote(name)}", most), attempts)
+        # TUF's client quotes the names of roles itself.
+        url = f"{self._base}/{quote(name, safe='/%')}"
+        return self._attempt(lambda: self._get(url, most), attempts)
 
     def _attempt(self, once: Callable[[], _T], attempts: int | None) -> _T:
         most = self._options.attempts if attempts is None else attempts
