@@ -20,8 +20,6 @@ from tests.support.ota_conformance import Stage
 from tests.support.ota_forge import Forge, new_signer
 from tests.support.ota_server import FileServer, endless, quoted, refusing
 
-pytest.importorskip("tuf", reason="the extra ota is not installed")
-
 _ALL_AT_1 = {"root": 1, "snapshot": 1, "targets": 1, "timestamp": 1}
 _LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
