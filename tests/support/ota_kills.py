@@ -20,10 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pfm_edge_runtime.ota.update import update_model
-
 from pfm_edge_runtime.ota.options import UpdateOptions
 from pfm_edge_runtime.ota.source import open_source
+from pfm_edge_runtime.ota.update import update_model
 
 __all__ = ["killing_update", "update_root"]
 
