@@ -102,7 +102,7 @@ def explained(url: str, deadline: Deadline) -> Iterator[None]:
     except UpdateError:
         if not deadline.has_passed:
             raise
-    except (HTTPError, OSError) as error:
+    except (HTTPError, OSError, ValueError) as error:  # ValueError: a length that is no number
         if not deadline.has_passed:
             raise _explanation(url, error) from error
     if deadline.has_passed:
@@ -171,7 +171,7 @@ def _pool_classes(sockets: Sockets) -> "dict[str, type[HTTPConnectionPool]]":
     return {"http": PlainPool, "https": SecurePool}
 
 
-def _explanation(url: str, error: "HTTPError | OSError") -> FetchError:
+def _explanation(url: str, error: "HTTPError | OSError | ValueError") -> FetchError:
     from urllib3 import exceptions
 
     host = urlsplit(url).hostname

@@ -209,8 +209,8 @@ def _redirected(url: str, location: str | None) -> str:
     Raises:
         FetchError: It leads elsewhere.
     """
-    target = urljoin(url, location or "")
     try:
+        target = urljoin(url, location or "")
         (scheme, host, port), (old_scheme, old_host, old_port) = _origin(target), _origin(url)
     except ValueError as error:
         raise FetchError(f"{url} is redirected to no address") from error

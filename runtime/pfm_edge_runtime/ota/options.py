@@ -17,6 +17,8 @@ from pfm_edge_runtime.ota.channel import is_cohort
 
 __all__ = ["UpdateOptions"]
 
+_LONGEST_TIMEOUT = 86_400.0  # seconds; what a system waits for has an end
+
 
 def _ignore(*_: object) -> None:
     return
@@ -63,7 +65,10 @@ class UpdateOptions:
     def __post_init__(self) -> None:
         if self.cohort is not None and not is_cohort(self.cohort):
             raise ConfigError("a cohort's name has 1 to 32 of a-z, 0-9 and . _ -")
-        if self.timeout <= 0 or self.attempts < 1:
-            raise ConfigError("a timeout is more than 0 seconds, and there is at least one attempt")
+        if not 0 < self.timeout <= _LONGEST_TIMEOUT or self.attempts < 1:
+            raise ConfigError(
+                "a timeout is more than 0 seconds and at most a day, and there is at least one "
+                "attempt"
+            )
         if self.max_bytes is not None and self.max_bytes < 1:
             raise ConfigError("a budget has at least 1 byte")

@@ -18,6 +18,7 @@ __all__ = ["next_pause", "parse_duration", "poll"]
 
 _DURATION = re.compile(r"([0-9]{1,6})([smhd]?)")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}  # seconds
+_LONGEST = 366 * 86_400  # seconds: a system waits for a limited time only
 _FIRST_BOUND = 30.0  # seconds within which the first try after a failure comes
 _LEAST_PAUSE = 1.0  # seconds
 
@@ -26,12 +27,14 @@ def parse_duration(text: str) -> float:
     """Read a duration as ``"15m"``: a number and s, m, h or d; return seconds.
 
     Raises:
-        ConfigError: It is none, or 0.
+        ConfigError: It is none, or 0, or more than a year.
     """
     found = _DURATION.fullmatch(text)
     seconds = 0 if found is None else int(found[1]) * _UNITS[found[2]]
-    if not seconds:
-        raise ConfigError(f"{text!r} is no duration: write a number and s, m, h or d, as 15m")
+    if not 0 < seconds <= _LONGEST:
+        raise ConfigError(
+            f"{text!r} is no duration: write a number and s, m, h or d, as 15m, a year at most"
+        )
     return float(seconds)
 
 

@@ -85,8 +85,11 @@ def is_url(text: str) -> bool:
 
 
 def _repository_in(directory: Path) -> Path:
-    """Return the folder with the metadata: the one that was named, or ``public`` in it."""
-    for folder in (directory, directory / _PUBLIC_FOLDER):
+    """Return the folder with the metadata: the one that was named, or ``public`` in it.
+
+    The latter first: a publisher's whole directory has metadata of its own beside it.
+    """
+    for folder in (directory / _PUBLIC_FOLDER, directory):
         if (folder / METADATA_FOLDER).is_dir():
             return folder
     raise ConfigError(

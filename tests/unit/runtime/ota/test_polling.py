@@ -15,7 +15,9 @@ def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "0m", "-1", "1.5h", "5 m", "m", "1w", "\uff19"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "0m", "-1", "1.5h", "5 m", "m", "1w", "999999d", "\uff19"]
+)
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ConfigError, match="as 15m"):
         parse_duration(text)

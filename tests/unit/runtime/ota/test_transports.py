@@ -35,6 +35,19 @@ from tests.support.ota_server import (
 )
 
 DATA = b"x" * 3000
+
+
+def _stating(status: int, field: tuple[str, str], body: bytes = b"") -> Answer:
+    """Answer with a field of somebody's invention."""
+
+    def answer(exchange: Exchange) -> None:
+        exchange.begin(status, field)
+        exchange.wfile.write(body)
+        exchange.close_connection = True
+
+    return answer
+
+
 Open = Callable[..., HttpTransport]
 
 
@@ -86,6 +99,9 @@ def test_a_file_comes_whole_and_is_counted(opened: Open, server: FileServer) -> 
         (refusing(503), r"cannot answer just now \(503\)"),
         (refusing(403), r"no such file \(403\)"),
         (refusing(400), "status 400"),
+        (_stating(200, ("Transfer-Encoding", "chunked"), b"-5\r\n"), "broke off"),
+        (_stating(200, ("Content-Length", "9" * 5000)), "broke off"),
+        (redirecting("http://[::1"), "redirected to no address"),
     ],
     ids=lambda value: getattr(value, "__qualname__", None) if callable(value) else None,
 )
@@ -315,6 +331,7 @@ def test_where_updates_may_come_from(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="holds no repository"):
             open_source(empty).transport(options, meter)
     (tmp_path / "public" / "metadata").mkdir(parents=True)
+    (tmp_path / "metadata").mkdir()  # the publisher's own
     for named in (tmp_path, tmp_path / "public"):
         assert open_source(named).transport(options, meter).name == str(tmp_path / "public")
     (tmp_path / "forget.json").write_bytes(b"{}")
@@ -322,7 +339,8 @@ def test_where_updates_may_come_from(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"cohort": "A B"}, {"timeout": 0.0}, {"attempts": 0}, {"max_bytes": 0}]
+    "wrong",
+    [{"cohort": "A B"}, {"timeout": 0.0}, {"timeout": 1e9}, {"attempts": 0}, {"max_bytes": 0}],
 )
 def test_options_that_make_no_sense(wrong: dict[str, object]) -> None:
     with pytest.raises(PfmEdgeError):
