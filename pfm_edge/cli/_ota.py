@@ -29,6 +29,8 @@ app = typer.Typer(
     help="Over-the-air updates: a repository that any web server serves.", no_args_is_help=True
 )
 
+_DIGITS = 3  # of a number of percent
+
 _RoleKeys = list[str] | None
 
 
@@ -184,7 +186,7 @@ def rollout_command(
 
     opened = open_repository(repository)
     signers = at_hand(opened, key, passphrase_file)
-    wanted = int(to) if to.isascii() and to.isdigit() else to
+    wanted = int(to) if to.isascii() and to.isdigit() and len(to) <= _DIGITS else to
     outcome = ota.set_rollout(opened, model, wanted, everyone=everyone, signers=signers)
     report(outcome, as_json=as_json)
 

@@ -47,7 +47,10 @@ def status_command(
         Path | None, typer.Option(metavar="DIR", help="Receipts of devices, with all below DIR.")
     ] = None,
     late_after: Annotated[
-        int, typer.Option(metavar="DAYS", help="A device is late so many days after an order.")
+        int,
+        typer.Option(
+            metavar="DAYS", min=0, max=99_999, help="A device is late so many days after an order."
+        ),
     ] = 7,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page of it, too; needs --receipts.")

@@ -1,5 +1,6 @@
 """What the commands of `pfm-edge ota` share: options, keys, and how an outcome is told."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,8 @@ __all__ = [
     "open_repository",
     "report",
 ]
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,4}")  # of days, too: the calendar ends in 9999
 
 Repository = Annotated[
     Path, typer.Argument(metavar="REPO", help="The publisher's directory; REPO/public is served.")
@@ -95,7 +98,7 @@ def by_role(given: Sequence[str] | None, option: str) -> dict["Role", int]:
     found = {}
     for each in given or ():
         role, _, number = each.partition("=")
-        if role not in [*Role] or not number.isdigit() or int(number) < 1:
+        if role not in [*Role] or _NUMBER.fullmatch(number) is None:
             raise typer.BadParameter(
                 f"{option} {each}: give ROLE=N, of the roles {', '.join(Role)}"
             )

@@ -15,7 +15,7 @@ from pfm_edge_runtime.ota.channel import Channel, Release
 from pfm_edge_runtime.ota.forget_list import ForgetList
 from pfm_edge_runtime.ota.names import FORGET_FILE
 
-__all__ = ["describe", "whom"]
+__all__ = ["all_keys", "describe", "whom"]
 
 _MOST = 20
 
@@ -33,6 +33,19 @@ def describe(change: Change, before: MetadataByRole) -> tuple[str, ...]:
         *(line for each in _channels(change) for line in _releases(each, change)),
         *_renewed(change, before),
     )
+
+
+def all_keys(change: Change) -> Iterator[str]:
+    """Say all keys of the roles whose keys a change states.
+
+    For those who sign a copy: what is new in it is told by what the copy says was there before,
+    and whoever had it in their hands may have changed that.
+    """
+    for role in Role:
+        delegator = Role.TARGETS if role in DELEGATED else Role.ROOT
+        if delegator in change.metadata:
+            threshold, keys = _role(change.metadata[delegator], role)
+            yield f"{role}: {threshold} of" + _listed(" ", _short(keys))
 
 
 def _keys(change: Change, before: MetadataByRole) -> Iterator[str]:

@@ -23,7 +23,7 @@ from pfm_edge.ota._repository import Clock, Outcome, PublisherRepository, Work, 
 from pfm_edge.ota._roles import DELEGATED, Role
 from pfm_edge.ota._settings import Settings
 from pfm_edge.registry import read_registry
-from pfm_edge_runtime.errors import ConfigError
+from pfm_edge_runtime.errors import ConfigError, RepositoryError
 from pfm_edge_runtime.ota.forget_list import ForgetList
 from pfm_edge_runtime.ota.names import FORGET_FILE
 
@@ -113,7 +113,9 @@ def init_repository(
         {each.key_id: each.source for each in named if each.source is not None},
     )
     repository = PublisherRepository.create(directory, settings, clock=clock)
-    with repository.held():
+    with repository.held() as made:
+        if made != settings or Current.read(repository.layout).metadata:
+            raise RepositoryError(f"{directory}: another process has just made it")
         work = Work(repository, settings, Current(repository.layout), Signers(named, ask=ask))
         return repository, work.settle(_first_change(work, request))
 

@@ -127,8 +127,10 @@ def load(folder: Path) -> Stored:
     remove: tuple[str, ...] = ()
     if (folder / _REMOVE).exists():
         remove = _texts(_read_json(folder / _REMOVE))
-    change = Change(kind, metadata, targets)
-    return Stored(change, _read_metadata(folder / _BASE), remove)
+    base = _read_metadata(folder / _BASE)
+    if not (base or metadata).keys() >= {Role.ROOT, Role.TARGETS, *DELEGATED}:
+        raise RepositoryError(f"{folder}: some of its metadata is missing; copy all of it again")
+    return Stored(Change(kind, metadata, targets), base, remove)
 
 
 def decide(layout: Layout, change: Change, current: Current) -> None:

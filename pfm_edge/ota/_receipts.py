@@ -29,7 +29,7 @@ __all__ = ["FoundReceipts", "Progress", "Statement", "read_receipts"]
 _MAX_BYTES = 1 << 17
 _TYPE = "application/vnd.in-toto+json"
 _SUFFIX = ".json"
-_BEHIND = "behind"
+_RIGHT = "synchronized"
 
 Progress = Callable[[int, int, str], None]
 
@@ -106,11 +106,11 @@ def read_receipts(
     unknown: Counter[str] = Counter()
     unreadable: dict[str, str] = {}
     for done, path in enumerate(files, start=1):
-        name = str(path.relative_to(folder))
+        name = _shown(path.relative_to(folder))
         try:
             found = _read(path, name, enrolled)
         except PfmEdgeError as error:
-            unreadable[name] = str(error)
+            unreadable[name] = _shown(error)
         else:
             if isinstance(found, str):
                 unknown[found] += 1
@@ -144,6 +144,11 @@ def _files(folder: Path) -> list[Path]:
         for name in names
         if name.endswith(_SUFFIX) and not name.startswith(".")
     )
+
+
+def _shown(given: object) -> str:
+    """Write a name, whoever chose it, in what UTF-8 has."""
+    return str(given).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _read(path: Path, name: str, enrolled: Mapping[str, PublicKey]) -> Statement | str:
@@ -183,7 +188,11 @@ def _duplicated(statements: list[Statement]) -> bool:
 
 
 def _regressed(statements: list[Statement]) -> bool:
-    """Tell whether a later record has a lower number; a clock that was behind says nothing."""
+    """Tell whether a later record has a lower number.
+
+    Only clocks that a time server had set say what is later: one that was ever ahead, and then set
+    right, would make an honest device's ledger look as if it had gone back, for good.
+    """
     timed = sorted(_timed(statements))
     highest = 0
     before, now = "", 0
@@ -197,4 +206,4 @@ def _regressed(statements: list[Statement]) -> bool:
 
 
 def _timed(statements: list[Statement]) -> Iterator[tuple[str, int]]:
-    return ((each.time, each.number) for each in statements if each.clock != _BEHIND)
+    return ((each.time, each.number) for each in statements if each.clock == _RIGHT)

@@ -220,6 +220,7 @@ class PublisherRepository:
         with mapped_errors(directory):
             os.makedirs(directory, exist_ok=True)
         with exclusive(directory):
+            require_new(directory)  # nobody was quicker
             settings.write(repository.layout.settings)
         return repository
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pfm_edge.ota._change import Change, advance, name_targets
 from pfm_edge.ota._current import Current
-from pfm_edge.ota._description import describe
+from pfm_edge.ota._description import all_keys, describe
 from pfm_edge.ota._journal import discard, is_change, load, update
 from pfm_edge.ota._keys import Signers
 from pfm_edge.ota._layout import Layout
@@ -62,9 +62,8 @@ def sign_copy(folder: Path, signers: Signers) -> Outcome:
     days = {role: role.days for role in Role}
     change, missing = advance(stored.change, current, signers, utc_now(), days)
     update(folder, change)
-    return Outcome(
-        False, describe(change, stored.base), (*change.metadata,), missing, dict(signers.reasons)
-    )
+    notes = (*all_keys(change), *describe(change, stored.base))
+    return Outcome(False, notes, (*change.metadata,), missing, dict(signers.reasons))
 
 
 def abandon(repository: PublisherRepository) -> bool:

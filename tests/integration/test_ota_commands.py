@@ -133,6 +133,9 @@ def test_a_key_is_rotated_and_the_old_one_is_gone(
         (["init", "r2", "--registry", "none.json", "--new-keys", "k"], 1, "no class registry"),
         (["init", "r2", "--registry", "classes.json"], 1, "root: a threshold of 2"),
         (["init", "r2", "--registry", "classes.json", "--days", "king=1"], 2, "ROLE=N"),
+        (["init", "r2", "--registry", "classes.json", "--days", "root=\u00b2"], 2, "ROLE=N"),
+        (["init", "r2", "--registry", "classes.json", "--days", "root=9999999"], 2, "ROLE=N"),
+        (["status", "repo", "--receipts", "keys", "--late-after", "9999999"], 2, "late-after"),
     ],
 )
 def test_what_goes_wrong_ends_in_one_line(

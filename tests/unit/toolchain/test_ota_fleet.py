@@ -1,6 +1,7 @@
 """What enrolled devices stated: counted, and what must not be counted set apart."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from datetime import timedelta
 from html.parser import HTMLParser
@@ -183,6 +184,7 @@ def test_two_machines_with_one_key_are_set_apart(publisher: Publisher) -> None:
     [
         pytest.param(4, "synchronized", True, id="a lower number later"),
         pytest.param(4, "behind", False, id="by a clock that was set back"),
+        pytest.param(4, "unsynchronized", False, id="a clock that nobody has set"),
         pytest.param(6, "synchronized", False, id="a higher number later"),
     ],
 )
@@ -310,9 +312,11 @@ def test_the_page_of_a_quiet_repository_is_whole(publisher: Publisher) -> None:
 
 
 def test_words_from_outside_are_text_on_the_page(publisher: Publisher) -> None:
-    (publisher.directory / "receipts" / "<script>x<.json").write_text("{}")
+    for name in ("<script>x<.json", os.fsdecode(b"\xff.json")):
+        (publisher.directory / "receipts" / name).write_text("{}")
     page = fleet_page(_status(publisher))
     assert "<script>x<.json" in _Page(page).text
+    assert "\\udcff.json" in _Page(page).text
 
 
 def test_the_json_holds_every_statement(publisher: Publisher) -> None:

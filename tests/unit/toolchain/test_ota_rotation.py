@@ -1,22 +1,27 @@
 """New keys for every role, and what must be signed anew because of them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pfm_edge._key_files import write_key_pair
 from pfm_edge.ota import (
+    InitRequest,
     KeyChange,
+    PublisherRepository,
     Role,
     RoleKey,
     RolloutRequest,
     forget,
+    init_repository,
+    new_keys,
     publish,
     read_key,
     rotate_key,
     sign,
 )
-from pfm_edge_runtime.errors import ConfigError
+from pfm_edge_runtime.errors import ConfigError, RepositoryError
 from tests.support.publisher import CLASS_IDS, Client, Publisher
 from tests.support.tiny_package import MODEL_ID
 
@@ -163,3 +168,22 @@ def test_a_class_forgotten_here_is_not_issued_again(publisher: Publisher) -> Non
     change_registry(publisher.registry, lambda known: known.without([CLASS_IDS["rose"]]))
     rotate_key(publisher.repository, Role.ROOT, _swap(publisher, Role.ROOT))
     assert CLASS_IDS["rose"] not in publisher.client().bundle(MODEL_ID).class_ids
+
+
+def test_of_two_who_make_a_repository_at_once_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = Publisher.make(tmp_path)
+    mine, theirs = (InitRequest(publisher.registry, new_keys(tmp_path / x)) for x in ("a", "b"))
+    directory, create = tmp_path / "both", PublisherRepository.create
+
+    def overtaken(*given: Any, **options: Any) -> PublisherRepository:
+        made = create(*given, **options)
+        monkeypatch.setattr(PublisherRepository, "create", create)
+        assert init_repository(directory, theirs)[1].committed
+        return made
+
+    monkeypatch.setattr(PublisherRepository, "create", overtaken)
+    with pytest.raises(RepositoryError, match="another process"):
+        init_repository(directory, mine)
+    assert PublisherRepository.open(directory).signers().of(theirs.keys[Role.ROOT][0].key_id)

@@ -1,5 +1,6 @@
 """Keys of every kind, and two people on two machines."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,6 +119,29 @@ def test_a_copy_adds_signatures_and_nothing_else(tmp_path: Path) -> None:
     assert not repository.layout.pending.exists()
     with pytest.raises(RepositoryError, match="no change waits"):
         sign(repository, copy=tmp_path / "other")
+
+
+def test_a_copy_cannot_hide_a_key_from_its_signer(tmp_path: Path) -> None:
+    repository, _, (alice, bob) = _two_people(tmp_path, Role.TARGETS)
+    for person in (alice, bob):
+        sign(repository, repository.signers([person]))
+    stranger = _pair(tmp_path, "stranger")[1]
+    rotate_key(repository, Role.FORGET, KeyChange(add=(stranger,)))
+    copy = Path(shutil.copytree(repository.layout.pending, tmp_path / "copy"))
+    # Whoever carries it says that the key was there before.
+    before = json.loads((copy / "metadata" / "targets.json").read_bytes())
+    before["signed"]["version"] -= 1
+    (copy / "base" / "targets.json").write_text(json.dumps(before))
+    notes = sign_copy(copy, Signers([alice])).notes
+    assert any("forget: 1 of" in each and stranger.key_id[:16] in each for each in notes)
+
+
+def test_a_copy_that_lacks_its_metadata_is_refused(tmp_path: Path) -> None:
+    repository, _, _ = _two_people(tmp_path, Role.BUNDLES)
+    copy = Path(shutil.copytree(repository.layout.pending, tmp_path / "copy"))
+    shutil.rmtree(copy / "metadata")
+    with pytest.raises(RepositoryError, match="missing"):
+        sign_copy(copy, Signers([]))
 
 
 def test_a_copy_of_another_change_is_refused(tmp_path: Path) -> None:
