@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pfm_edge_runtime.cli import main
 from pfm_edge_runtime.ota.options import UpdateOptions
 from pfm_edge_runtime.ota.report import UpdateReport
 from pfm_edge_runtime.ota.source import open_source
@@ -15,6 +16,12 @@ from tests.support.tiny_package import TinyPackage, write_tiny_package
 from tests.support.tuf_repository import Publisher, clock
 
 Update = Callable[..., UpdateReport]
+
+
+def told_of(device_state: Path, publisher: Publisher, folder: Path) -> int:
+    """Tell a device of a publisher's root, as a person does; return the exit code."""
+    (folder / "root.json").write_bytes(publisher.root)
+    return main(["init", "--state", str(device_state), "--root", str(folder / "root.json")])
 
 
 @pytest.fixture
