@@ -143,6 +143,15 @@ def test_a_stolen_forget_key_forgets_what_it_can_name_and_no_more(scene: Scene) 
     assert scene.device.answers == {"daisy", "tulip"}
 
 
+def test_metadata_without_the_forget_list_keeps_nobody_from_obeying_it(scene: Scene) -> None:
+    scene.world.forget("daisy")
+    thief = scene.thief("forget", *ONLINE)
+    thief.targets("forget").targets.clear()
+    thief.publish("forget")
+    assert scene.ask(scene.evil).forgotten is not None
+    assert scene.device.answers == {"tulip", "violet"}
+
+
 def test_a_forged_forget_list(scene: Scene) -> None:
     (violet,) = class_ids("violet")
     row = ForgetRow(violet, "0" * 16, "request", "2026-11-24T10:00:00Z")

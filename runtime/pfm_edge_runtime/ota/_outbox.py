@@ -166,7 +166,9 @@ class Outbox:
         with mapped_errors(path):
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
-                os.write(descriptor, text.encode("ascii"))
+                remaining = memoryview(text.encode("ascii"))
+                while remaining:  # a disk that is nearly full takes a part
+                    remaining = remaining[os.write(descriptor, remaining) :]
             finally:
                 os.close(descriptor)
             os.replace(temporary, path)

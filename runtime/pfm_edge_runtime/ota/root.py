@@ -9,11 +9,12 @@ Owns the look at a ``root.json`` before a device trusts it for good::
 import json
 from pathlib import Path
 
-from pfm_edge_runtime.errors import FetchError, RepositoryError, UpdateError
+from pfm_edge_runtime.errors import FetchError, RepositoryError, StateError, UpdateError
 from pfm_edge_runtime.ota._directory import read_whole
 from pfm_edge_runtime.ota._keys import require_distinct_keys
+from pfm_edge_runtime.state import DeviceState, RepositoryTrust
 
-__all__ = ["MAX_ROOT_BYTES", "read_root", "root_version"]
+__all__ = ["MAX_ROOT_BYTES", "known_repository", "read_root", "root_version"]
 
 MAX_ROOT_BYTES = 2**17
 """Size above which no root is read: one with 100 keys has 20 KB."""
@@ -56,6 +57,21 @@ def read_root(path: Path) -> bytes:
             f"{path} is of a repository without consistent snapshots: publish it again"
         )
     return data
+
+
+def known_repository(device: DeviceState) -> RepositoryTrust:
+    """Return what a device knows of the repository of its updates.
+
+    Raises:
+        StateError: It was told of none.
+    """
+    known = device.repository()
+    if known is None:
+        raise StateError(
+            f"{device.directory} does not know whose updates to take: "
+            "pfm-device init --root root.json"
+        )
+    return known
 
 
 def root_version(data: bytes) -> int:

@@ -34,6 +34,7 @@ from pfm_edge_runtime.errors import (
     PackageError,
     PfmEdgeError,
     StateError,
+    StorageError,
     UnhealthyError,
     UpdateError,
 )
@@ -57,6 +58,7 @@ from pfm_edge_runtime.ota.forget_list import MAX_FORGET_LIST_BYTES, ForgetList
 from pfm_edge_runtime.ota.names import FORGET_FILE
 from pfm_edge_runtime.ota.options import UpdateOptions
 from pfm_edge_runtime.ota.report import UpdateReport
+from pfm_edge_runtime.ota.root import known_repository
 from pfm_edge_runtime.ota.source import Source
 from pfm_edge_runtime.package import PackageFiles
 from pfm_edge_runtime.state import DeviceState, RepositoryTrust, default_state_directory
@@ -118,16 +120,19 @@ class _Update:
             yield
         except PfmEdgeError as error:
             self._error = self._error or error
+        except OSError as error:  # a call that nobody expects to fail
+            reason = f"the disk refused, the next update goes on: {error.strerror or error}"
+            self._error = self._error or StorageError(reason)
 
     def run(self, device: DeviceState) -> None:
         """Go through the states."""
-        _known_to(device)  # before anything is made there
+        known_repository(device)  # before anything is made there
         self._device = device
         self._cache = Cache(device.updates_directory)
         wait = self._options.timeout
         with self._cache.alone(timeout=wait, sleep=self._options.sleep):
             # Read once more: an update that was waited for may have raised what it says.
-            self._known = _known_to(device)
+            self._known = known_repository(device)
             with self.catching():
                 self._update()
             with self.catching(), self._state("report"):
@@ -182,6 +187,7 @@ class _Update:
                 self._trust(repository)
             with self._state("forget"):
                 self._forget(repository)
+                self._forget_anyhow(transport)  # in case that the metadata lists none
         except PfmEdgeError:
             with self._state("forget"):
                 self._forget_anyhow(transport)
@@ -381,16 +387,6 @@ class _Update:
         self._options.observer(f"enter:{name}")
         yield
         self._options.observer(f"leave:{name}")
-
-
-def _known_to(device: DeviceState) -> RepositoryTrust:
-    known = device.repository()
-    if known is None:
-        raise StateError(
-            f"{device.directory} does not know whose updates to take: "
-            "pfm-device init --root root.json"
-        )
-    return known
 
 
 def _device(state: DeviceState | str | Path | None) -> DeviceState:

@@ -1,5 +1,6 @@
 """Receipts on their way: made again from the ledger, sent in order, never lost."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -54,6 +55,16 @@ def _filled(cache: Cache, state: DeviceState) -> Outbox:
     outbox = Outbox(cache, state)
     outbox.fill()
     return outbox
+
+
+def test_a_disk_that_takes_a_part_at_a_time_tears_no_receipt(
+    cache: Cache, state: DeviceState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, sent = os.write, dict[str, bytes]()
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, bytes(data)[:100]))
+    _filled(cache, state).deliver(sent.__setitem__)
+    public = public_from_pem((state.directory / "device.pub").read_bytes())
+    assert [verify_receipt(each, public).outcome for each in sent.values()] == ["absent"] * 5
 
 
 def test_what_is_sent_leaves_and_does_not_come_back(cache: Cache, state: DeviceState) -> None:
