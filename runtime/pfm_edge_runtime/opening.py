@@ -47,6 +47,7 @@ __all__ = [
 
 _LOG = logging.getLogger("pfm_edge_runtime")
 _SIGNATURES = 3  # the step of the verification that asks who signed
+_PLACE = 5  # and the one that asks what came before
 _ATTEMPTS = 3  # of a read that another process's forget overtakes
 
 
@@ -197,6 +198,7 @@ def settle(files: PackageFiles, device: DeviceState, *, require_state: bool = Fa
     """
     reading = read_verified(files, device, require_state=require_state)
     if reading.bundle.place.statement not in device.memory.absences:
+        _require_epoch(reading.bundle, device, files.bundle_path)
         # What step 10 took out is still in the file: a tombstone of its own follows.
         absent = reading.bundle.absent - {digest for _, digest in reading.bundle.purged}
         # Whoever put the file there may have been killed before it was on the disk: the old one
@@ -263,6 +265,7 @@ def install_bundle(
             settle(files, device, require_state=require_state)
         expectation = _expectation(files, device, require_state=require_state)
         bundle = VerifiedBundle.from_bytes(data, expectation)
+        _require_epoch(bundle, device, path)
         check(bundle)
         finish(path)
         dying = swap(path, bundle.to_bytes())
@@ -332,3 +335,19 @@ def _expectation(files: PackageFiles, device: DeviceState, *, require_state: boo
         tombstones=memory.tombstones.keys(),
         absences=memory.absences,
     )
+
+
+def _require_epoch(bundle: VerifiedBundle, device: DeviceState, path: Path) -> None:
+    """Refuse a new bundle whose epoch is above what the device's repository has come to.
+
+    An epoch is the version of the repository's root. A stolen bundle key could otherwise put a
+    bundle into a package, over the air or by hand, that no later rotation overtakes.
+    """
+    repository = device.repository()
+    if repository is not None and bundle.place.epoch > repository.root_version:
+        raise VerificationError(
+            f"{path}: step {_PLACE}: it states epoch {bundle.place.epoch}, and the "
+            f"root that this device trusts is version {repository.root_version}: run pfm-device "
+            "update, or have the bundle issued again",
+            step=_PLACE,
+        )

@@ -14,7 +14,10 @@ from securesystemslib.signer import SSlibKey
 
 from pfm_edge.ota import Role, refresh
 from pfm_edge_runtime.bundle import Bundle
+from pfm_edge_runtime.errors import VerificationError
 from pfm_edge_runtime.keys import SigningKey
+from pfm_edge_runtime.manifest import BUNDLE_FILE
+from pfm_edge_runtime.opening import open_model
 from pfm_edge_runtime.ota.channel import Channel, Release
 from pfm_edge_runtime.ota.forget_list import ForgetList, ForgetRow
 from pfm_edge_runtime.ota.names import bundle_target, channel_target
@@ -119,6 +122,21 @@ def test_a_stolen_bundle_key_cannot_jump_ahead_of_the_next_rotation(scene: Scene
     report = scene.attack(scene.evil)
     assert "epoch 2" in str(report.problem)
     scene.recover(rotating=True)
+
+
+@pytest.mark.parametrize("place", [(2, 1), (_LAST_SEQUENCE, _LAST_SEQUENCE)])
+def test_a_stolen_bundle_key_cannot_jump_ahead_from_a_stick_either(
+    scene: Scene, place: tuple[int, int]
+) -> None:
+    path = scene.device.model / BUNDLE_FILE
+    old, (epoch, sequence) = path.read_bytes(), place
+    made = scene.world.bundle(*LABELS, epoch=epoch, sequence=sequence)
+    path.write_bytes(made.signed_by(scene.world.key("bundles")).to_bytes())
+    with pytest.raises(VerificationError, match=f"step 5: it states epoch {epoch}, and the root"):
+        open_model(path.parent, state=scene.device.state)
+    path.write_bytes(old)
+    assert scene.device.answers == STAY
+    scene.recover()
 
 
 def test_a_stolen_forget_key_forgets_what_it_can_name_and_no_more(scene: Scene) -> None:

@@ -10,6 +10,7 @@ seen of each role, and a time that has passed for certain::
 Nothing in it is secret. It belongs to the device: no package and no server writes it.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -80,6 +81,20 @@ class RepositoryTrust:
     def __post_init__(self) -> None:
         require(bool(self.root), "root")
         require(self.time is None or is_time(self.time), "time")
+
+    @property
+    def root_version(self) -> int:
+        """Version of the root; no bundle's epoch may be above it.
+
+        Raises:
+            StateError: What was written as the root is none.
+        """
+        try:
+            version = json.loads(self.root)["signed"]["version"]
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
+            raise StateError("field root is malformed") from error
+        require(type(version) is int, "root")
+        return int(version)
 
 
 def repository_from_bytes(data: bytes) -> RepositoryTrust:
