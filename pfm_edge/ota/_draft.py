@@ -133,7 +133,8 @@ class Draft:
         gone = without.union(read_registry(self.work.settings.registry).forgotten)
         again = reissued(bundle, place=place, issued_at=self.work.now, without=gone)
         made = self.put_bundle(again)
-        return Release(*place, made.statement, made.target, release.rollout)
+        rollout = release.rollout and release.rollout.after(release.statement)
+        return Release(*place, made.statement, made.target, rollout)
 
     def _put(self, role: Role, path: str, data: bytes) -> None:
         self.renew(role).signed.targets[path] = target_file(path, data)

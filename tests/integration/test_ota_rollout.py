@@ -73,12 +73,15 @@ def test_a_forget_while_a_rollout_is_held(
     set_rollout(world.repository, MODEL_ID, "hold")
     world.forget("rose")
     # Both bundles are issued anew, and the new candidate is held: a device that had the one before
-    # has the stable classes for as long as that lasts. A limit; nothing that is forgotten stays.
-    assert canary.update(server.url, **CANARY).outcome == "updated"
-    assert canary.answers == {"daisy", "tulip"}
-    set_rollout(world.repository, MODEL_ID, "resume")
+    # follows it all the same, for a device never goes back.
     assert canary.update(server.url, **CANARY).outcome == "updated"
     assert canary.answers == {"tulip", "violet"}
+    world.forget("violet")
+    assert canary.update(server.url, **CANARY).outcome == "updated"
+    assert canary.answers == {"tulip"}
+    late = world.device("late")
+    assert late.update(server.url, **CANARY).outcome == "updated"
+    assert late.answers == {"daisy", "tulip"}  # the stable one
 
 
 def test_a_rollout_that_is_stopped(

@@ -73,7 +73,8 @@ def choose(
     Raises:
         RepositoryError: The repository states another bundle where the device has one.
     """
-    release = channel.release_for(device, cohort=cohort, now=now)
+    installed = None if floor is None else floor.statement
+    release = channel.release_for(device, cohort=cohort, now=now, installed=installed)
     if release is not None and not _is_here(release, floor, sound=sound):
         return "updated", release
     candidate = channel.candidate

@@ -7,21 +7,22 @@ authentic and fresh::
     release = channel.release_for(device, cohort=None, now="2026-11-24T10:00:00Z")
 
 While a rollout lasts there are two releases: the *stable* one, and the *candidate* for those whom
-the rollout includes. A device never goes back: one that has the candidate keeps it, and a rollout
-is taken back by issuing the old classes once more, at a later place.
+the rollout includes. A device never goes back: one that has the candidate, or what the candidate
+was before it was issued again, follows it even where the rollout is held; and a rollout is taken
+back by issuing the old classes once more, at a later place.
 
 Canonical JSON::
 
     {"candidate":null,"format":"pfm-channel/1","model_id":"sha256:…",
      "stable":{"epoch":1,"sequence":7,"statement":"<64 hex>","target":"bundles/…/1-7.safetensors"}}
 
-A candidate has one more key, ``"rollout":{"cohorts":[],"held":false,"not_before":null,
-"percent":10,"salt":"<32 hex>"}``.
+A candidate has one more key, ``"rollout":{"cohorts":[],"follows":[],"held":false,
+"not_before":null,"percent":10,"salt":"<32 hex>"}``.
 """
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from pfm_edge_runtime._strict_json import (
@@ -45,9 +46,10 @@ _FORMAT = "pfm-channel/1"
 _SALT = re.compile(r"[0-9a-f]{32}")
 _COHORT = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 _MAX_COHORTS = 100
+_MAX_FOLLOWED = 50
 _PARTS = 10_000  # of the fleet: a device is in one of them
 _PARTS_A_PERCENT = 100
-_LIMITS = JsonLimits(max_bytes=MAX_CHANNEL_BYTES, max_depth=4, max_containers=8, max_values=200)
+_LIMITS = JsonLimits(max_bytes=MAX_CHANNEL_BYTES, max_depth=4, max_containers=8, max_values=400)
 
 
 def share_of(salt: str, device: str) -> int:
@@ -77,6 +79,7 @@ class Rollout:
         not_before: Not earlier than this, UTC to the second, if it is given.
         cohorts: Names of the cohorts that it is for, ascending; empty: for every device.
         held: Whether no further device shall take it for now.
+        follows: Statements that the candidate had before it was issued again, the oldest first.
     """
 
     percent: int
@@ -84,6 +87,7 @@ class Rollout:
     not_before: str | None = None
     cohorts: tuple[str, ...] = ()
     held: bool = False
+    follows: tuple[StatementDigest, ...] = ()
 
     def __post_init__(self) -> None:
         if type(self.percent) is not int or not 1 <= self.percent <= 100:  # noqa: PLR2004 (percent)
@@ -96,6 +100,17 @@ class Rollout:
             raise ChannelError("a cohort's name has 1 to 32 of a-z, 0-9 and . _ -")
         if any(one >= other for one, other in pairwise(self.cohorts)):
             raise ChannelError("the cohorts must ascend, each named once")
+        digests = all(HEX64.fullmatch(each) for each in self.follows)
+        if not digests or len(self.follows) > _MAX_FOLLOWED:
+            raise ChannelError(f"a rollout follows at most {_MAX_FOLLOWED} statements, by digest")
+
+    def after(self, statement: StatementDigest) -> "Rollout":
+        """Return the rollout of a candidate that is issued again.
+
+        Args:
+            statement: What the candidate's statement was up to now.
+        """
+        return replace(self, follows=(*self.follows, statement)[-_MAX_FOLLOWED:])
 
     def includes(self, device: str, *, cohort: str | None, now: str) -> bool:
         """Tell whether a device may take the candidate.
@@ -160,12 +175,30 @@ class Channel:
         if self.stable and self.candidate and not _below(self.stable, self.candidate):
             raise ChannelError("its candidate is not above its stable release")
 
-    def release_for(self, device: str, *, cohort: str | None, now: str) -> Release | None:
-        """Return the release that a device shall have, as :meth:`Rollout.includes` tells."""
+    def release_for(
+        self,
+        device: str,
+        *,
+        cohort: str | None,
+        now: str,
+        installed: StatementDigest | None = None,
+    ) -> Release | None:
+        """Return the release that a device shall have, as :meth:`Rollout.includes` tells.
+
+        Args:
+            device: Id of its key.
+            cohort: The cohort that it is in, if any.
+            now: The time, as far as the device knows.
+            installed: The statement that it has; one that has the candidate keeps to it.
+        """
         candidate = self.candidate
-        rollout = None if candidate is None else candidate.rollout
-        included = rollout is not None and rollout.includes(device, cohort=cohort, now=now)
-        return candidate if included else self.stable
+        if candidate is None or candidate.rollout is None:
+            return self.stable
+        rollout = candidate.rollout
+        keeps = installed in (candidate.statement, *rollout.follows)
+        return (
+            candidate if keeps or rollout.includes(device, cohort=cohort, now=now) else self.stable
+        )
 
     @classmethod
     def parse(cls, text: bytes) -> "Channel":
@@ -238,9 +271,11 @@ def _rollout(value: JsonValue) -> Rollout:
             "not_before": None | str() as not_before,
             "cohorts": list(cohorts),
             "held": bool(held),
+            "follows": list(follows),
             **rest,
-        } if not rest and all(isinstance(each, str) for each in cohorts):
-            return Rollout(percent, salt, not_before, tuple(map(str, cohorts)), held)
+        } if not rest and all(isinstance(each, str) for each in (*cohorts, *follows)):
+            followed = tuple(StatementDigest(str(each)) for each in follows)
+            return Rollout(percent, salt, not_before, tuple(map(str, cohorts)), held, followed)
     raise ChannelError("a rollout is not of its form")
 
 
@@ -260,5 +295,6 @@ def _fields(release: Release | None) -> JsonValue:
             "not_before": rollout.not_before,
             "cohorts": list(rollout.cohorts),
             "held": rollout.held,
+            "follows": list(rollout.follows),
         }
     return found

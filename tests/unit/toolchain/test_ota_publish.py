@@ -180,7 +180,8 @@ def test_forget_reaches_both_live_bundles(publisher: Publisher) -> None:
     assert after.candidate is not None
     assert (after.stable.sequence, after.candidate.sequence) == (3, 4)
     assert before.candidate is not None
-    assert after.candidate.rollout == before.candidate.rollout
+    assert before.candidate.rollout is not None
+    assert after.candidate.rollout == before.candidate.rollout.after(before.candidate.statement)
     client = publisher.client()
     for candidate in (False, True):
         assert CLASS_IDS["rose"] not in client.bundle(MODEL_ID, candidate=candidate).class_ids

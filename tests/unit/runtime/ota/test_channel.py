@@ -24,9 +24,13 @@ def release(sequence: int, rollout: Rollout | None = None, *, epoch: int = 1) ->
     return Release(epoch, sequence, StatementDigest(f"{sequence:064x}"), target, rollout)
 
 
-CHANNEL = Channel(MODEL, release(7), release(8, Rollout(10, SALT, NOW, ("beta", "gamma"))))
+EARLIER = StatementDigest("e" * 64)
+ROLLOUT = Rollout(10, SALT, NOW, ("beta", "gamma")).after(EARLIER)
+CHANNEL = Channel(MODEL, release(7), release(8, ROLLOUT))
 TEXT = (
-    b'{"candidate":{"epoch":1,"rollout":{"cohorts":["beta","gamma"],"held":false,'
+    b'{"candidate":{"epoch":1,"rollout":{"cohorts":["beta","gamma"],"follows":["'
+    + b"e" * 64
+    + b'"],"held":false,'
     b'"not_before":"2026-11-24T10:00:00Z","percent":10,'
     b'"salt":"00112233445566778899aabbccddeeff"},"sequence":8,"statement":"'
     + b"8".rjust(64, b"0")
@@ -75,6 +79,8 @@ def test_there_and_back() -> None:
         (["candidate", "rollout", "cohorts"], ["beta", "beta"]),
         (["candidate", "rollout", "cohorts"], ["Beta"]),
         (["candidate", "rollout", "held"], 0),
+        (["candidate", "rollout", "follows"], ["e"]),
+        (["candidate", "rollout", "follows"], ["e" * 64] * 51),
         (["candidate", "sequence"], 6),
     ],
 )
@@ -132,6 +138,21 @@ def test_whom_a_rollout_includes(rollout: Rollout, cohort: str | None, included:
     channel = Channel(MODEL, release(1), release(2, rollout))
     found = channel.release_for(DEVICE, cohort=cohort, now=NOW)
     assert found == (channel.candidate if included else channel.stable)
+
+
+@pytest.mark.parametrize("rollout", [Rollout(100, SALT, None, ("x",)), Rollout(1, SALT, held=True)])
+def test_who_has_the_candidate_keeps_to_it(rollout: Rollout) -> None:
+    candidate = release(9, rollout.after(EARLIER).after(release(8).statement))
+    channel = Channel(MODEL, release(7), candidate)
+    for installed in (EARLIER, release(8).statement, candidate.statement):
+        found = channel.release_for(DEVICE, cohort=None, now=NOW, installed=installed)
+        assert found == candidate
+    for other in (None, release(7).statement):
+        found = channel.release_for(DEVICE, cohort=None, now=NOW, installed=other)
+        assert found == channel.stable
+    for _ in range(100):
+        rollout = rollout.after(EARLIER)
+    assert len(rollout.follows) == 50
 
 
 OPEN, SHUT, HELD = Rollout(100, SALT), Rollout(100, SALT, None, ("x",)), Rollout(1, SALT, held=True)
