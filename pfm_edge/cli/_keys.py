@@ -60,7 +60,7 @@ def new_command(
         print_json({"key_id": key.key_id, "private": str(out), "public": str(public)})
     else:
         typer.echo(key.key_id)
-        say(f"{out}: keep it here, and a copy in a safe place; {public}: give it to devices")
+        say(f"{out}: keep it here, and a copy in a safe place; {public}: for those who verify")
 
 
 def load_signers(

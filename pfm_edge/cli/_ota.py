@@ -92,7 +92,7 @@ def init_command(
     request = ota.InitRequest(registry, keys, thresholds, by_role(days, "--days"))
     made, outcome = ota.init_repository(repository, request, ask=ask)
     report(outcome, as_json=as_json)
-    _advise(made.directory, request)
+    _advise(made.directory, request, served=outcome.committed)
 
 
 @app.command("publish")
@@ -159,8 +159,8 @@ def forget_command(
     outcome = ota.forget(opened, names, order=request, unknown=unknown, signers=signers)
     report(outcome, as_json=as_json)
     say(
-        "runs and exported packages hold these classes still: pfm-edge forget RUN takes them out "
-        "of there"
+        "runs and exported packages hold these classes still: pfm-edge forget RUN --class ID takes "
+        "them out of there, by their ids, for the registry has no labels of them any more"
     )
 
 
@@ -209,7 +209,7 @@ def _rollout(
     return ota.RolloutRequest(100 if percent is None else percent, tuple(cohorts or ()), not_before)
 
 
-def _advise(directory: Path, request: "InitRequest") -> None:
+def _advise(directory: Path, request: "InitRequest", *, served: bool) -> None:
     from pfm_edge.ota import Role
 
     roots = len(request.keys[Role.ROOT])
@@ -218,4 +218,6 @@ def _advise(directory: Path, request: "InitRequest") -> None:
             f"all {roots} root keys must sign: if one is lost, no key can be replaced any more; "
             "add one more with pfm-edge ota rotate-key REPO root --add KEY"
         )
-    say(f"serve {directory / 'public'}; devices start with {directory / 'public' / 'root.json'}")
+    public = directory / "public"
+    when = "" if served else "once all have signed, "
+    say(f"{when}serve {public}; devices start with {public / 'root.json'}")

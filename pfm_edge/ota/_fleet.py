@@ -27,7 +27,8 @@ __all__ = ["WORTH", "FleetStatus", "OrderStatus", "fleet_status"]
 
 WORTH = (
     "A receipt is a statement of the device's software, signed with the device's own key, that it "
-    "erased a class, or that the class was not there. It is no proof: whoever controls the device, "
+    "erased a class, or that the class was not in the model that it looked at (where a device has "
+    "several, the one that it updates). It is no proof: whoever controls the device, "
     "or a full copy of it, can sign a false one, and copies that the software does not know of "
     "(backups, flash blocks that were remapped) are not covered. Only devices whose keys were "
     "enrolled, apart from any receipt, are counted. Times are those of the devices' own clocks."

@@ -95,20 +95,23 @@ class Outbox:
             StorageError: The disk refused.
         """
         gone: list[AbsentRecord | ErasedRecord] = []
-        refusals: list[FetchError] = []
+        refusals: list[FetchError] = []  # in a row
+        refused: FetchError | None = None
         try:
             for each in self._records:
                 refusal = self._refusal(send, each)
                 if refusal is None:
                     gone.append(each)
+                    refusals.clear()
                     continue
+                refused = refused or refusal
                 refusals.append(refusal)
                 if len(refusals) == _MOST_REFUSALS:
                     break
         finally:
             self._take_out(gone)
-        if refusals:
-            raise refusals[0]
+        if refused is not None:
+            raise refused
 
     def _refusal(
         self, send: Callable[[str, bytes], None], record: AbsentRecord | ErasedRecord

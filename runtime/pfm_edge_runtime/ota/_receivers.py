@@ -6,6 +6,7 @@ Owns both ways, behind one call for one receipt::
         send("<class id>-12.json", text)
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -52,6 +53,8 @@ def open_receiver(place: str, device: str, options: UpdateOptions, meter: Meter)
         raise FetchError(f"{directory} is no directory that receipts could go to: make it")
 
     def write(name: str, text: bytes) -> None:
-        write_atomic(directory / f"{device}-{name}", text)
+        # By what it says, too: two copies of one device must not write over each other's.
+        stem, digest = name.removesuffix(".json"), hashlib.sha256(text).hexdigest()
+        write_atomic(directory / f"{device}-{stem}-{digest[:8]}.json", text)
 
     yield write
