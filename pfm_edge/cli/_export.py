@@ -1,7 +1,7 @@
 """`pfm-edge export`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,6 +30,9 @@ from pfm_edge.cli._export_target import (
 )
 from pfm_edge.cli._forget import finish_run
 from pfm_edge.cli._keys import KeyOption, PassphraseFile, load_signers
+
+if TYPE_CHECKING:
+    from pfm_edge.publishing import ExportedRun
 
 __all__ = ["export_command"]
 
@@ -110,10 +113,14 @@ def export_command(
             graphs=graphs,
             progress=stage,
         )
+    _tell(exported, signed=bool(signers), as_json=as_json)
+
+
+def _tell(exported: "ExportedRun", *, signed: bool, as_json: bool) -> None:
     if as_json:
         print_json(exported.as_dict())
         return
     for line in (*exported.report.details(), exported.summary()):
         say(line)
-    if not signers:
+    if not signed:
         say("not signed: a device that trusts keys refuses it; pfm-edge bundle sign adds one")

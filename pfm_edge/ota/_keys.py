@@ -13,10 +13,12 @@ passphrases of keys that it does not need.
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from securesystemslib.signer import (
     KEY_TYPE_ED25519,
@@ -30,7 +32,7 @@ from securesystemslib.signer import (
 from pfm_edge._key_files import public_path, read_signing_keys
 from pfm_edge._reading import read_whole
 from pfm_edge_runtime.errors import KeyFileError
-from pfm_edge_runtime.keys import PublicKey, SigningKey, public_from_bytes
+from pfm_edge_runtime.keys import PublicKey, public_from_bytes
 
 __all__ = ["Ask", "EnvelopeSigner", "RoleKey", "Signers", "ed25519_of", "read_key"]
 
@@ -173,31 +175,11 @@ class EnvelopeSigner:
         return bytes.fromhex(self._signer.sign(message).signature)
 
 
-class _FileSigner(Signer):
-    """A private key file of `pfm-edge keys new`."""
+class _KeySigner(Signer):
+    """A key of ours or of securesystemslib's, as TUF signs with it."""
 
-    def __init__(self, key: SigningKey) -> None:
-        self._key = key
-
-    @property
-    def public_key(self) -> Key:
-        return _listed(self._key.public)
-
-    @classmethod
-    def from_priv_key_uri(
-        cls, priv_key_uri: str, public_key: Key, secrets_handler: object = None
-    ) -> "Signer":
-        raise NotImplementedError
-
-    def sign(self, payload: bytes) -> Signature:
-        return Signature(self._key.key_id, self._key.sign(payload).hex())
-
-
-class _ForeignSigner(Signer):
-    """What securesystemslib signs with; whatever it raises becomes a line of ours."""
-
-    def __init__(self, uri: str, signer: Signer, public: Key) -> None:
-        self._uri, self._signer, self._public = uri, signer, public
+    def __init__(self, public: Key, sign: Callable[[bytes], Signature]) -> None:
+        self._public, self._sign = public, sign
 
     @property
     def public_key(self) -> Key:
@@ -205,32 +187,43 @@ class _ForeignSigner(Signer):
 
     @classmethod
     def from_priv_key_uri(
-        cls, priv_key_uri: str, public_key: Key, secrets_handler: object = None
-    ) -> "Signer":
-        raise NotImplementedError
+        cls,
+        priv_key_uri: str,
+        public_key: Key,
+        secrets_handler: object = None,  # noqa: ARG003 (securesystemslib's signature)
+    ) -> Signer:
+        return _signer(RoleKey(public_key, priv_key_uri), priv_key_uri, None)
 
     def sign(self, payload: bytes) -> Signature:
-        try:
-            return self._signer.sign(payload)
-        except Exception as error:
-            raise _refused(self._uri, error) from error
+        return self._sign(payload)
 
 
 def _signer(key: RoleKey, source: str, ask: Ask | None) -> Signer:
     if _scheme(source) and not os.path.exists(source):  # noqa: PTH110 (as in the runtime)
-        try:
-            return _ForeignSigner(source, Signer.from_priv_key_uri(source, key.public), key.public)
-        except Exception as error:
-            raise _refused(source, error) from error
+        with _one_line(source):
+            foreign = Signer.from_priv_key_uri(source, key.public)
+
+        def sign(payload: bytes) -> Signature:
+            with _one_line(source):
+                return foreign.sign(payload)
+
+        return _KeySigner(key.public, sign)
     [found] = read_signing_keys([Path(source)], ask=ask)
     if found.key_id != key.key_id:
         raise KeyFileError(f"{source}: it is another key now, {found.key_id[:16]}…")
-    return _FileSigner(found)
+    return _KeySigner(
+        key.public, lambda payload: Signature(found.key_id, found.sign(payload).hex())
+    )
 
 
-def _refused(uri: str, error: Exception) -> KeyFileError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return KeyFileError(f"{uri}: it does not sign ({reason})")
+@contextmanager
+def _one_line(uri: str) -> Iterator[None]:
+    """Turn whatever the client of a KMS or of a token raises into a line of ours."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise KeyFileError(f"{uri}: it does not sign ({reason})") from error
 
 
 def _scheme(text: str) -> str | None:
@@ -239,15 +232,6 @@ def _scheme(text: str) -> str | None:
 
 
 def _listed(public: PublicKey) -> SSlibKey:
-    return _checked(load_raw(public), "the key")
-
-
-def load_raw(public: PublicKey) -> SSlibKey:
-    """Return an Ed25519 key as TUF lists it."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 (one use)
-        Ed25519PublicKey,
-    )
-
     return SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(public))
 
 

@@ -121,11 +121,10 @@ def read_receipts(
                     statements[found] = None
         if progress is not None:
             progress(done, len(files), "")
-    ordered = tuple(sorted(statements))
-    by_device = _by_device(ordered)
+    by_device = _by_device(tuple(sorted(statements)))
     return FoundReceipts(
-        statements=ordered,
-        repeated=sum(seen.values()) - len(seen),
+        statements=tuple(sorted(statements)),
+        repeated=seen.total() - len(seen),
         unknown=dict(sorted(unknown.items())),
         unreadable=unreadable,
         duplicated=tuple(each for each, made in by_device.items() if _duplicated(made)),

@@ -62,8 +62,15 @@ class Forge:
     @classmethod
     def create(cls, folder: Path, *, consistent: bool = True) -> "Forge":
         """Begin a repository: version 1 of everything, one key for each role."""
+        forge = cls.unwritten(folder, expires=_now() + _KEPT, consistent=consistent)
+        for role in ROLES:
+            forge.write(role)
+        return forge
+
+    @classmethod
+    def unwritten(cls, folder: Path, *, expires: datetime, consistent: bool = True) -> "Forge":
+        """As :meth:`create`, with nothing on the disk yet."""
         forge = cls(folder, {role: [new_signer()] for role in ROLES})
-        expires = _now() + _KEPT
         forge.md = {
             "root": Metadata(Root(expires=expires, consistent_snapshot=consistent)),
             "targets": Metadata(Targets(expires=expires)),
@@ -72,8 +79,6 @@ class Forge:
         }
         for role in ROLES:
             forge.root.add_key(forge.signers[role][0].public_key, role)
-        for role in ROLES:
-            forge.write(role)
         return forge
 
     @classmethod

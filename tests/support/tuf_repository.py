@@ -20,10 +20,7 @@ from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
     Metadata,
-    Root,
-    Snapshot,
     Targets,
-    Timestamp,
 )
 
 from pfm_edge_runtime.bundle import Bundle, ClassId, Entry
@@ -32,7 +29,7 @@ from pfm_edge_runtime.keys import SigningKey
 from pfm_edge_runtime.ota.channel import Channel, Release, Rollout
 from pfm_edge_runtime.ota.forget_list import ForgetList, ForgetRow
 from pfm_edge_runtime.ota.names import FORGET_FILE, bundle_target, channel_target
-from tests.support.ota_forge import ROLES, Forge, new_signer
+from tests.support.ota_forge import Forge
 from tests.support.tiny_package import INPUTS, LABELS, TinyPackage, entries
 
 NOW = "2026-11-24T10:00:00Z"
@@ -69,15 +66,7 @@ class Publisher:
         Its metadata expires soon after :func:`clock`, or (``lasting``) not while tests are run.
         """
         expires = EXPIRES.replace(year=2199) if lasting else EXPIRES
-        forge = Forge(folder, {role: [new_signer()] for role in ROLES})
-        forge.md = {
-            "root": Metadata(Root(expires=expires, consistent_snapshot=True)),
-            "targets": Metadata(Targets(expires=expires)),
-            "snapshot": Metadata(Snapshot(expires=expires)),
-            "timestamp": Metadata(Timestamp(expires=expires)),
-        }
-        for role in ROLES:
-            forge.root.add_key(forge.signers[role][0].public_key, role)
+        forge = Forge.unwritten(folder, expires=expires)
         made = cls(folder, tiny, forge)
         made.bundle_keys = made.delegate("bundles", ["bundles/*/*", "channel/*"])
         made.forget_keys = made.delegate("forget", [FORGET_FILE])

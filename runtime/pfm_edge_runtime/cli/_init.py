@@ -38,6 +38,15 @@ def add_to(commands: Commands) -> None:
         _run,
     )
     add_state_argument(parser)
+    _add_trust_arguments(parser)
+    parser.add_argument(
+        "--adopt",
+        action="store_true",
+        help="take over a memory that was copied here, or lost its key: a new key, the same memory",
+    )
+
+
+def _add_trust_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key",
         action="append",
@@ -67,11 +76,6 @@ def add_to(commands: Commands) -> None:
         "--replace-trust",
         action="store_true",
         help="set these keys, or this root, on a device that has a memory already",
-    )
-    parser.add_argument(
-        "--adopt",
-        action="store_true",
-        help="take over a memory that was copied here, or lost its key: a new key, the same memory",
     )
 
 
