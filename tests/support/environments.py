@@ -1,7 +1,9 @@
 """Virtual environments that lack what must not be needed, made once and kept under .cache/.
 
-An environment is named after what went into it (interpreter, requirements, the runtime's sources),
-so a change makes a new one. A failure to install fails the test: it is what a user would meet.
+An environment is named after what was asked for (interpreter, requirements) and, behind a dash,
+what went into it (pins, the runtime's sources), so a change makes a new one, in the place of the
+old: each holds hundreds of megabytes. A failure to install fails the test: it is what a user would
+meet.
 """
 
 import fcntl
@@ -23,15 +25,18 @@ def environment(
 ) -> Path:
     """Return the Python of an environment that holds `requirements` and nothing else of ours."""
     tested = ROOT / "requirements" / "tested.txt"
-    digest = hashlib.sha256(repr((interpreter, *requirements, constraints)).encode())
+    asked = hashlib.sha256(repr((interpreter, *requirements, constraints)).encode())
+    contents = hashlib.sha256()
     sources = [*sorted((ROOT / "runtime" / "pfm_edge_runtime").rglob("*.py"))]
     for path in [ROOT / "runtime" / "pyproject.toml", tested, *sources]:
-        digest.update(path.read_bytes())
-    folder = CACHE / digest.hexdigest()[:16]
+        contents.update(path.read_bytes())
+    name = asked.hexdigest()[:16]
+    folder = CACHE / f"{name}-{contents.hexdigest()[:16]}"
     python = folder / "bin" / "python"
     with _alone():
         if not (folder / "complete").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+            for former in CACHE.glob(f"{name}-*"):
+                shutil.rmtree(former)
             run([interpreter, "-m", "venv", str(folder)])
             arguments = ["-c", str(tested)] if constraints else []
             run([str(python), "-m", "pip", "install", "--quiet", *arguments, *requirements])
