@@ -17,7 +17,7 @@ from typing import Any
 
 from pfm_edge_exporters._build_progress import BuildMonitor
 from pfm_edge_exporters.errors import ExportError
-from pfm_edge_runtime._nearest import nearest
+from pfm_edge_runtime._phrases import nearest
 
 __all__ = [
     "capability",

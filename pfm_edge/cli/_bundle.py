@@ -8,6 +8,7 @@ import typer
 from pfm_edge.cli._console import print_json, print_table, say, table
 from pfm_edge.cli._keys import KeyOption, PassphraseFile, load_signers
 from pfm_edge.cli._names import read_names
+from pfm_edge_runtime._phrases import class_count
 
 if TYPE_CHECKING:
     from pfm_edge.publishing import BundleFacts
@@ -65,7 +66,7 @@ def verify_command(
     if as_json:
         print_json({"verified": True, **facts.as_dict()})
         return
-    say(f"{bundle}: verified, {len(facts.classes)} classes, {_signed(facts)}")
+    say(f"{bundle}: verified, {class_count(len(facts.classes))}, {_signed(facts)}")
     if not keys:
         say("nobody in particular had to sign it: name keys with --key")
     if package is None:
@@ -133,7 +134,7 @@ def without_command(
 
     smaller = bundle_without(bundle, read_names(class_))
     write_bundle(smaller, out)
-    say(f"{out}: {len(smaller)} classes; {bundle} still holds the others")
+    say(f"{out}: {class_count(len(smaller))}; {bundle} still holds the others")
 
 
 def _print_facts(path: Path, facts: "BundleFacts") -> None:
@@ -142,7 +143,7 @@ def _print_facts(path: Path, facts: "BundleFacts") -> None:
     for signer in facts.signers:
         say(f"key {signer}")
     rows = [[class_id, label] for class_id, label in facts.classes.items()]
-    print_table(table(f"{len(rows)} classes, {facts.dropped} dropped", ["id", "label"], rows))
+    print_table(table(f"{class_count(len(rows))}, {facts.dropped} dropped", ["id", "label"], rows))
 
 
 def _signed(facts: "BundleFacts") -> str:

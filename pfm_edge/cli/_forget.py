@@ -7,6 +7,7 @@ import typer
 
 from pfm_edge.cli._console import can_ask, print_json, say
 from pfm_edge.cli._names import read_names
+from pfm_edge_runtime._phrases import class_count
 from pfm_edge_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def finish_run(path: Path) -> None:
 
     report = finish_forgetting(path)
     if report is not None:
-        say(f"{path}: an interrupted forget of {len(report.class_ids)} classes is finished now")
+        forgotten = class_count(len(report.class_ids))
+        say(f"{path}: an interrupted forget of {forgotten} is finished now")
 
 
 def _ask() -> str:
@@ -77,7 +79,7 @@ def _confirm(run: Path, class_ids: tuple["ClassId", ...]) -> None:
         raise ConfigError("nobody can be asked here: add --yes to forget without")
     for class_id in class_ids:
         say(f"class {class_id}")
-    typer.confirm(f"Forget {len(class_ids)} classes of {run} for good?", abort=True, err=True)
+    typer.confirm(f"Forget {class_count(len(class_ids))} of {run} for good?", abort=True, err=True)
 
 
 def _print(report: "RunForgotten") -> None:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from pfm_edge.ota._change import Change
 from pfm_edge.ota._metadata import AnyMetadata, MetadataByRole
 from pfm_edge.ota._roles import DELEGATED, Role
+from pfm_edge_runtime._phrases import class_count
 from pfm_edge_runtime.bundle import Bundle
 from pfm_edge_runtime.ota.channel import Channel, Release
 from pfm_edge_runtime.ota.forget_list import ForgetList
@@ -76,7 +77,7 @@ def _forget_list(change: Change) -> Iterator[str]:
         now = [each.class_id for each in found.rows if each.time == found.issued_at]
         more = f" and {len(now) - _MOST} more" if len(now) > _MOST else ""
         yield (
-            f"forget list {found.number}: {len(found.rows)} classes"
+            f"forget list {found.number}: {class_count(len(found.rows))}"
             + _listed(", ordered now: ", now[:_MOST])
             + more
         )
@@ -93,7 +94,7 @@ def _releases(channel: Channel, change: Change) -> Iterator[str]:
     for release in filter(None, (channel.stable, channel.candidate)):
         what = "as it was"
         if release.target in change.targets:
-            what = f"{len(Bundle.from_bytes(change.targets[release.target]))} classes"
+            what = class_count(len(Bundle.from_bytes(change.targets[release.target])))
         yield f"{model}: bundle {release.epoch}-{release.sequence}, {what}, {whom(release)}"
 
 

@@ -23,7 +23,9 @@ h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6r
 p.when, td.none, caption { opacity: .7 }
 aside { border-left: 4px solid #b8860b; background: var(--soft); padding: .8rem 1rem }
 aside h2 { margin: 0 0 .3rem; font-size: 1rem } aside p { margin: 0 }
-ul.figures { display: flex; flex-wrap: wrap; gap: .8rem; list-style: none; padding: 0 }
+h3 { font-size: 1rem; margin: 1.2rem 0 .4rem } ul { margin: .2rem 0; padding-left: 1.4rem }
+ul.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)) }
+ul.figures { gap: .8rem; list-style: none; margin: 1rem 0; padding: 0 }
 ul.figures li { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem 1rem }
 ul.figures b { display: block; font-size: 1.5rem }
 table { border-collapse: collapse; width: 100% } caption { text-align: left; padding: .3rem 0 }
@@ -34,6 +36,7 @@ meter { width: 8rem } .bad { color: var(--bad); font-weight: 600 } .good { color
 details { margin: .6rem 0; border: 1px solid var(--line); border-radius: .4rem }
 details { padding: .4rem .8rem }
 summary { cursor: pointer } .scroll { overflow-x: auto }
+@media (prefers-color-scheme: dark) { :root { --good: #7cc79a; --bad: #ff9480 } }
 @media print { details { break-inside: avoid } body { max-width: none; margin: 0 } }
 """
 

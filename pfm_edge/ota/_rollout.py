@@ -27,6 +27,7 @@ ALL = 100
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _PREFIX = "sha256:"
 _LEAST_PREFIX = 6
+_NARROWED = "devices that took it already keep it: stop takes it from them"
 
 
 def set_rollout(
@@ -58,15 +59,18 @@ def set_rollout(
         if candidate is None or candidate.rollout is None:
             raise UpdateError(f"{channel.model_id}: it has no rollout: its bundle is for all")
         draft = Draft(work, "rollout")
+        rollout = candidate.rollout
         if to == "stop":
             _stop(draft, channel)
         else:
-            rollout = candidate.rollout
             if everyone:
                 rollout = replace(rollout, cohorts=(), not_before=None)
             rollout = _changed(rollout, to)
             draft.put_channel(_ended(channel, candidate, rollout, work.now.strftime(_TIME)))
-        return work.settle(draft.change())
+        outcome = work.settle(draft.change())
+        if isinstance(to, int) and to < candidate.rollout.percent:
+            outcome = replace(outcome, notes=(*outcome.notes, _NARROWED))
+        return outcome
 
 
 def find_model(name: str, models: Iterable[ModelId]) -> ModelId:

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pfm_edge_runtime._phrases import class_count
 from pfm_edge_runtime.erasure import leftovers
 from pfm_edge_runtime.errors import PfmEdgeError, StateError
 from pfm_edge_runtime.opening import OpenModel, open_model
@@ -139,15 +140,12 @@ def _unasked(directory: Path) -> Check:
         bundle = ModelPackage.open(directory, verify_files=False).bundle
     except PfmEdgeError as error:
         return Check("bundle", "problem", str(error))
-    return Check(
-        "bundle", "note", f"well formed, {len(bundle)} classes; no memory says whether to trust it"
-    )
+    found = f"well formed, {class_count(len(bundle))}; no memory says whether to trust it"
+    return Check("bundle", "note", found)
 
 
 def _facts(model: OpenModel) -> str:
     bundle = model.bundle
     signed = f"signed by {len(bundle.signers)}" if bundle.signers else "signed by nobody"
-    return (
-        f"{len(bundle.class_ids)} classes, place {bundle.place.epoch}.{bundle.place.sequence}, "
-        f"{signed}; all eleven steps"
-    )
+    place = f"place {bundle.place.epoch}.{bundle.place.sequence}"
+    return f"{class_count(len(bundle.class_ids))}, {place}, {signed}; all eleven steps"

@@ -188,7 +188,16 @@ class RepositoryError(UpdateError):
 
 
 class UnhealthyError(UpdateError):
-    """A bundle is what it claims to be, and would not work on this device."""
+    """A bundle is what it claims to be, and would not work on this device.
+
+    Attributes:
+        lasting: Whether another try would end alike. Where a graph could not be loaded or run at
+            all, what was wrong may pass: memory was short, an accelerator was busy.
+    """
+
+    def __init__(self, message: str, *, lasting: bool = True) -> None:
+        super().__init__(message)
+        self.lasting = lasting
 
 
 class UpdateBusyError(UpdateError):

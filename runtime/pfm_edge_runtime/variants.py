@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pfm_edge_runtime._layout import ClassArrays, ClassLayout, wipe
-from pfm_edge_runtime._nearest import nearest
+from pfm_edge_runtime._phrases import nearest
 from pfm_edge_runtime.backends import Backend, BackendFactory, FloatArray, ImageArray, Outputs
 from pfm_edge_runtime.errors import BackendError, VariantError
 from pfm_edge_runtime.manifest import Manifest, Variant

@@ -93,3 +93,12 @@ def test_a_rollout_that_is_stopped(
         assert device.answers == {"daisy", "rose", "tulip"}
     # At a later place: the old classes, and yet no rollback.
     assert {each.sequence for each in devices} == {(1, 3)}
+
+
+def test_a_rollout_that_is_narrowed_says_who_keeps_the_bundle(world: World) -> None:
+    world.publish()
+    world.publish("daisy", "rose", rollout=RolloutRequest(50))
+    assert not any("keep" in each for each in set_rollout(world.repository, MODEL_ID, 60).notes)
+    assert any(
+        "keep it: stop" in each for each in set_rollout(world.repository, MODEL_ID, 10).notes
+    )

@@ -120,7 +120,7 @@ def test_a_list_that_was_obeyed_is_told_though_the_update_failed(
     assert main(["classes", str(tiny)]) == 0
     assert main(["update", str(tiny), "--repo", server.url]) == 1
     captured = capsys.readouterr()
-    assert "forget list\tnumber 2, 1 classes: 1 forgotten here just now" in captured.out
+    assert "forget list\tnumber 2, 1 class: 1 forgotten here just now" in captured.out
     assert captured.err.count("\n") == 1
     assert "no channel" in captured.err
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from pfm_edge_exporters.tensorrt_from_onnx import Range
-from pfm_edge_runtime._nearest import nearest
+from pfm_edge_runtime._phrases import nearest
 from pfm_edge_runtime.errors import ConfigError, PfmEdgeError
 
 __all__ = [

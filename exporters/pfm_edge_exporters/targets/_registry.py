@@ -11,7 +11,7 @@ from pfm_edge_exporters.targets.ort_adapter import OrtAdapter
 from pfm_edge_exporters.targets.tensorrt import TensorRt
 from pfm_edge_exporters.targets.tensorrt_rtx import TensorRtRtx
 from pfm_edge_exporters.targets.triton import Triton
-from pfm_edge_runtime._nearest import nearest
+from pfm_edge_runtime._phrases import nearest
 from pfm_edge_runtime.errors import ConfigError
 
 __all__ = ["TARGETS", "find_target"]

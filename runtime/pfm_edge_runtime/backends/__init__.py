@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import cast
 
-from pfm_edge_runtime._nearest import nearest
+from pfm_edge_runtime._phrases import nearest
 from pfm_edge_runtime.backends._base import (
     Backend,
     BackendFactory,

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pfm_edge_runtime._phrases import class_count
 from pfm_edge_runtime.cli._arguments import Commands, add_command, positive
 from pfm_edge_runtime.cli._output import note, printable, write_json, write_row
 from pfm_edge_runtime.cli._progress import Progress
@@ -138,8 +139,8 @@ def _write_lines(report: "UpdateReport") -> None:
     if (found := report.forgotten) is not None:
         write_row(
             "forget list",
-            f"number {found.number}, {found.rows} classes: {found.applied} forgotten here just "
-            f"now, {found.absent} new ones that were not here",
+            f"number {found.number}, {class_count(found.rows)}: {found.applied} forgotten here "
+            f"just now, {found.absent} new ones that were not here",
         )
     write_row("receipts", f"{report.sent} sent, {report.waiting} waiting")
     write_row("wire", f"{report.requests} requests, {report.bytes} bytes")

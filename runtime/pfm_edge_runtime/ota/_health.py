@@ -56,8 +56,10 @@ def check_health(files: PackageFiles, bundle: VerifiedBundle, *, backend: str) -
             _run_bundle(golden, graph, bundle)
     except BackendUnavailableError:
         raise
-    except (BackendError, VariantError) as error:
+    except VariantError as error:
         raise UnhealthyError(f"{error}; {_TAKE}") from error
+    except BackendError as error:
+        raise UnhealthyError(f"the graph did not run: {error}", lasting=False) from error
 
 
 def _first(
@@ -80,9 +82,9 @@ def _run_golden(golden: GoldenVectors, graph: VariantGraph) -> None:
     tolerance = TOLERANCES[graph.variant.precision]
     row = farthest(run_golden(golden, graph, _BATCHES), tolerance)
     if not row.difference.within(tolerance):
-        raise BackendError(
+        raise UnhealthyError(
             f"{graph.describe()} does not compute its golden vectors: for {row.point} "
-            f"{row.difference.against(tolerance)}"
+            f"{row.difference.against(tolerance)}; {_TAKE}"
         )
 
 
@@ -93,4 +95,6 @@ def _run_bundle(golden: GoldenVectors, graph: VariantGraph, bundle: VerifiedBund
     finally:
         wipe(arranged)
     if not (np.isfinite(outputs.logits).all() and np.isfinite(outputs.embedding).all()):
-        raise BackendError(f"{graph.describe()} gives values that are not finite with this bundle")
+        raise UnhealthyError(
+            f"{graph.describe()} gives values that are not finite with this bundle; {_TAKE}"
+        )

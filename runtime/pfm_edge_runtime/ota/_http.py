@@ -84,7 +84,7 @@ class HttpTransport(Transport):
 
         Raises:
             FetchError: The server cannot be reached, or does not take it.
-            UpdateError: It would cost more than is left.
+            BudgetError: It would cost more than is left.
         """
 
         def once() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pfm_edge_runtime.errors import FetchError
-from pfm_edge_runtime.ota._transport import Meter
+from pfm_edge_runtime.ota._transport import BudgetError, Meter, TryAgainError
 from pfm_edge_runtime.ota.options import UpdateOptions
 from pfm_edge_runtime.ota.source import is_url
 from pfm_edge_runtime.store import write_atomic
@@ -46,7 +46,14 @@ def open_receiver(place: str, device: str, options: UpdateOptions, meter: Meter)
         from pfm_edge_runtime.ota._http import HttpTransport  # noqa: PLC0415 (heavy)
 
         with closing(HttpTransport(place, options, meter)) as transport:
-            yield lambda _, text: transport.post(text, RECEIPT_TYPE)
+
+            def post(_: str, text: bytes) -> None:
+                try:
+                    transport.post(text, RECEIPT_TYPE)
+                except BudgetError as error:  # the next update has a budget of its own
+                    raise TryAgainError(f"receipts wait for the next update: {error}") from error
+
+            yield post
         return
     directory = Path(place)
     if not directory.is_dir():

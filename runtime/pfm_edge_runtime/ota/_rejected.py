@@ -1,14 +1,16 @@
 """Bundles that this device has rejected: so that none is fetched at every poll, to no end.
 
 Owns ``state/ota/rejected.json``. It holds hashes, for one package under one version of this
-software and one set of trusted keys: when any of these changes, every bundle has another chance::
+software and one set of trusted keys: when any of these changes, every bundle has another chance.
+What may pass is tried a few times before it counts as rejected::
 
     rejected = Rejected(cache, files, device)
     if digest in rejected: …
-    rejected.add(digest)
+    rejected.add(digest, lasting=is_lasting(error))       # how many tries are left
 """
 
 import hashlib
+from contextlib import suppress
 
 from pfm_edge_runtime._strict_json import (
     JsonLimits,
@@ -17,16 +19,18 @@ from pfm_edge_runtime._strict_json import (
     canonical,
     parse,
 )
+from pfm_edge_runtime.errors import PfmEdgeError, UnhealthyError
 from pfm_edge_runtime.ota._cache import Cache
 from pfm_edge_runtime.package import PackageFiles
 from pfm_edge_runtime.recording import software
 from pfm_edge_runtime.state import DeviceState
 
-__all__ = ["Rejected"]
+__all__ = ["Rejected", "is_lasting"]
 
 _FILE = "rejected.json"
 _MOST_BYTES = 2**20
 _MOST_HASHES = 32  # of one package; the oldest go
+_TRIES = 3  # of a bundle that failed in a way that may pass
 
 
 class Rejected:
@@ -52,25 +56,38 @@ class Rejected:
         self._model = files.manifest.model_id
 
     def __contains__(self, digest: str) -> bool:
-        return digest in self._hashes(self._read())
+        return self._failures(self._read()).get(digest, 0) >= _TRIES
 
-    def add(self, digest: str) -> None:
-        """Remember one more.
+    def add(self, digest: str, *, lasting: bool) -> int:
+        """Remember one more failure.
 
-        Raises:
-            StorageError: The disk refused.
+        Args:
+            digest: Of the bundle.
+            lasting: Whether another try would end alike.
+
+        Returns:
+            How many tries are left. Where it cannot be remembered, the bundle is fetched once more.
         """
         found = self._read()
-        hashes = [each for each in self._hashes(found) if each != digest]
-        kept: list[JsonValue] = [*hashes[1 - _MOST_HASHES :], digest]
-        found[self._model] = {"for": self._key, "hashes": kept}
-        self._cache.write(_FILE, canonical(found))
+        failures = self._failures(found)
+        count = failures.pop(digest, 0) + (_TRIES if lasting else 1)
+        newest = [*failures.items()][1 - _MOST_HASHES :]
+        kept: list[JsonValue] = [[*each] for each in [*newest, (digest, count)]]
+        found[self._model] = {"for": self._key, "failures": kept}
+        with suppress(PfmEdgeError):
+            self._cache.write(_FILE, canonical(found))
+        return max(0, _TRIES - count)
 
-    def _hashes(self, found: dict[str, JsonValue]) -> list[str]:
+    def _failures(self, found: dict[str, JsonValue]) -> dict[str, int]:
+        """Return how often each bundle failed, the oldest first."""
+        counts: dict[str, int] = {}
         match found.get(self._model):
-            case {"for": self._key, "hashes": list(hashes)}:
-                return [each for each in hashes if isinstance(each, str)]
-        return []
+            case {"for": self._key, "failures": list(rows)}:
+                for row in rows:
+                    match row:
+                        case [str(digest), int(count)]:
+                            counts[digest] = count
+        return counts
 
     def _read(self) -> dict[str, JsonValue]:
         data = self._cache.read(_FILE, _MOST_BYTES)
@@ -81,3 +98,8 @@ class Rejected:
         except StrictJsonError:
             return {}
         return found if isinstance(found, dict) else {}
+
+
+def is_lasting(error: PfmEdgeError) -> bool:
+    """Tell whether a bundle that failed with an error would fail again."""
+    return not isinstance(error, UnhealthyError) or error.lasting

@@ -14,10 +14,14 @@ from types import TracebackType
 
 from pfm_edge_runtime.errors import FetchError, UpdateError
 
-__all__ = ["Meter", "MissingFileError", "Progress", "Transport", "TryAgainError"]
+__all__ = ["BudgetError", "Meter", "MissingFileError", "Progress", "Transport", "TryAgainError"]
 
 Progress = Callable[[int, int], None]
 """Is told how many bytes of a download are here, and how many there will be."""
+
+
+class BudgetError(UpdateError):
+    """It would cost more bytes than are left."""
 
 
 class TryAgainError(FetchError):
@@ -61,10 +65,10 @@ class Meter:
         """Require that so many more bytes are within the budget.
 
         Raises:
-            UpdateError: They are not.
+            BudgetError: They are not.
         """
         if self.most is not None and self.total + more > self.most:
-            raise UpdateError(
+            raise BudgetError(
                 f"the update needs more than {self.most} bytes ({self.total} so far, {more} more): "
                 "raise --max-bytes"
             )
@@ -94,7 +98,7 @@ class Transport(ABC):
         Raises:
             MissingFileError: There is none.
             FetchError: It cannot be had, or is longer.
-            UpdateError: It would cost more than is left.
+            BudgetError: It would cost more than is left.
         """
         parts = name.split("/")
         if any(part in {"", ".", ".."} for part in parts) or "\\" in name or "\0" in name:

@@ -45,7 +45,7 @@ from pfm_edge_runtime.ota._health import check_health
 from pfm_edge_runtime.ota._obeying import Obeyed, obey
 from pfm_edge_runtime.ota._outbox import Outbox
 from pfm_edge_runtime.ota._receivers import open_receiver
-from pfm_edge_runtime.ota._rejected import Rejected
+from pfm_edge_runtime.ota._rejected import Rejected, is_lasting
 from pfm_edge_runtime.ota._releases import choose, find_bundle, read_channel, require_place
 from pfm_edge_runtime.ota._repository import (
     EPOCH_BEGIN,
@@ -293,9 +293,12 @@ class _Update:
                 check_health(files, bundle, backend=self._options.backend)
             bundle.wipe()
         except (BundleError, UnhealthyError) as error:
+            rejected = Rejected(self._cache, files, self._device)
+            left = rejected.add(target.hashes["sha256"], lasting=is_lasting(error))
+            if left:
+                tries = f"{self._source}: {release.target}: {error}; tries left: {left}"
+                raise UnhealthyError(tries, lasting=False) from error
             self._outcome = "rejected"
-            with suppress(PfmEdgeError):  # if it cannot be remembered, it is fetched once more
-                Rejected(self._cache, files, self._device).add(target.hashes["sha256"])
             raise UpdateError(f"{self._source}: {release.target}: {error}") from error
         with self._state("commit"):
             self._commit(repository, data, release)

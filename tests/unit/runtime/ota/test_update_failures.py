@@ -141,6 +141,21 @@ def test_the_budget(update: Update, publisher: Publisher, tiny: TinyPackage) -> 
         assert update(server.url).outcome == "updated"
 
 
+def test_receipts_beyond_the_budget_go_with_the_next_updates(
+    update: Update, publisher: Publisher, tiny: TinyPackage
+) -> None:
+    open_model(tiny.directory)
+    publisher.publish(sequence=2)
+    publisher.forget([tiny.class_id("rose"), tiny.class_id("daisy")])
+    with FileServer(publisher.public) as server:
+        assert update(server.url).waiting == 2
+        polled = update(server.url).bytes
+        for left, code in ((1, 75), (0, 0)):
+            report = update(server.url, receipts=f"{server.url}/receipts", max_bytes=polled + 2500)
+            assert (report.outcome, report.waiting, report.exit_code) == ("up-to-date", left, code)
+        assert len(server.posted) == 2
+
+
 def test_another_root_that_a_person_sets_meanwhile_is_not_overwritten(
     update: Update, publisher: Publisher, device: DeviceState
 ) -> None:

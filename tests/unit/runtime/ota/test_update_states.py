@@ -9,11 +9,13 @@ import pytest
 
 from pfm_edge_runtime.bundle import Entry
 from pfm_edge_runtime.classifier import Classifier
+from pfm_edge_runtime.errors import BackendError
 from pfm_edge_runtime.opening import open_model
 from pfm_edge_runtime.ota.channel import Rollout
 from pfm_edge_runtime.ota.source import open_source
 from pfm_edge_runtime.ota.update import update_model
 from pfm_edge_runtime.state import DeviceState
+from pfm_edge_runtime.variants import VariantGraph
 from tests.support.ota_server import FileServer, captive_portal, giving, refusing
 from tests.support.tiny_package import (
     LABELS,
@@ -221,6 +223,28 @@ def test_a_graph_that_does_not_compute_its_golden_vectors_takes_no_bundle(
     report = update_model(tiny.directory, open_source(publisher.public))
     assert report.outcome == "rejected"
     assert "golden vectors" in str(report.problem)
+
+
+def test_a_graph_that_could_not_run_just_now_is_tried_three_times(
+    update: Update, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(self: VariantGraph, *_: object) -> None:
+        raise BackendError("onnxruntime: std::bad_alloc")
+
+    publisher.publish(sequence=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(VariantGraph, "run_arranged", no_memory)
+        for left in (2, 1):
+            report = update()
+            assert (report.outcome, report.exit_code) == ("failed", 75)
+            assert f"bad_alloc; tries left: {left}" in str(report.problem)
+    assert update().outcome == "updated"
+    publisher.publish(sequence=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(VariantGraph, "run_arranged", no_memory)
+        outcomes = [update().outcome for _ in range(3)]
+    assert outcomes == ["failed", "failed", "rejected"]
+    assert "rejected by this device before" in str(update().problem)
 
 
 # --- rollouts

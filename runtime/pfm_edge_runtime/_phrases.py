@@ -1,14 +1,15 @@
-"""The hint that follows an unknown name.
+"""Phrases that many messages share.
 
-Owns the one phrase, so that every message says it alike::
+Owns how they are put, so that every message says them alike::
 
     nearest("daysy", ["daisy", "rose"])      # "; did you mean 'daisy'?"
+    class_count(1)                           # "1 class"
 """
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["nearest"]
+__all__ = ["class_count", "nearest"]
 
 _LEAST_SIMILAR = 0.5  # below that, difflib's ratio finds names that no one meant
 
@@ -18,3 +19,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     by_folded = {each.casefold(): each for each in known}
     found = get_close_matches(name.casefold(), by_folded, n=1, cutoff=_LEAST_SIMILAR)
     return f"; did you mean {by_folded[found[0]]!r}?" if found else ""
+
+
+def class_count(count: int) -> str:
+    """Return a number of classes in words."""
+    return "1 class" if count == 1 else f"{count} classes"
