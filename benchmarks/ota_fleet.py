@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter, process_time
+from typing import TypeAlias
 from unittest import mock
 
+from benchmarks._nginx import NginxServer
 from pfm_edge.ota import fleet_status
 from tests.support.ota_fleet import STEPS, Fleet
 from tests.support.ota_server import FileServer
@@ -23,6 +25,12 @@ __all__ = ["run"]
 _DEVICES = 1000
 _MANY = 10**6
 _SECONDS_AN_HOUR = 3600
+_SERVERS = {
+    NginxServer: "one nginx with configs/ota-nginx.conf",
+    FileServer: "one Python file server in the same process, whose CPU time counts,",
+}
+
+_Server: TypeAlias = NginxServer | FileServer
 
 
 def run() -> str:
@@ -31,7 +39,7 @@ def run() -> str:
         world = World.create(Path(name) / "world")
         world.publish()
         fleet = Fleet.create(world, _DEVICES)
-        with FileServer(world.public) as server:
+        with _server(world.public) as server:
             rows = [_step("a first bundle", fleet, server)]
             with _counted(server) as found:
                 shares = fleet.roll_out(server.url, "daisy", "rose", "tulip")
@@ -48,14 +56,19 @@ def run() -> str:
     return (
         "## A fleet (`python -m benchmarks ota_fleet`)\n\n"
         f"{_DEVICES:,} simulated devices, each with its own package, memory and key, the real "
-        "client and a health check on the tiny model of the tests; one Python file server on "
-        "loopback, in the same process. Bytes: headers and both directions, at the server.\n\n"
-        "| step | devices | requests | bytes | a device | CPU ms a device, with the server |\n"
+        f"client and a health check on the tiny model of the tests; {_SERVERS[type(server)]} on "
+        "loopback. Bytes: headers and both directions, at the server.\n\n"
+        "| step | devices | requests | bytes | a device | CPU ms a device |\n"
         "|---|---|---|---|---|---|\n"
         + "\n".join(rows)
         + f"\n\nAll converged; {stated:,} of {_DEVICES:,} enrolled devices stated that the class "
         f"is erased.\n{_extrapolated(steady)}"
     )
+
+
+def _server(folder: Path) -> _Server:
+    """Return nginx, where this machine has it."""
+    return NginxServer(folder) if NginxServer.is_installed() else FileServer(folder)
 
 
 class _Found:
@@ -65,15 +78,15 @@ class _Found:
 
 
 @contextmanager
-def _counted(server: FileServer) -> Iterator[_Found]:
+def _counted(server: _Server) -> Iterator[_Found]:
     server.forget_requests()
     found, started = _Found(), process_time()
     yield found
     found.seconds = process_time() - started
-    found.requests, found.bytes = len(server.requests), server.sent + server.received
+    found.requests, found.bytes = server.counts
 
 
-def _step(what: str, fleet: Fleet, server: FileServer) -> str:
+def _step(what: str, fleet: Fleet, server: _Server) -> str:
     started = perf_counter()
     with _counted(server) as found:
         fleet.poll(server.url)

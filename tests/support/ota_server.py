@@ -256,6 +256,12 @@ class FileServer:
         """Bytes that came in, header and body."""
         return sum(each.received for each in self.requests)
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Requests since the last :meth:`forget_requests`, and their bytes both ways."""
+        requests = self.requests
+        return len(requests), sum(each.sent + each.received for each in requests)
+
     def forget_requests(self) -> None:
         """Count from zero."""
         with self._changed:
