@@ -34,6 +34,7 @@ bench: .venv/installed
 # The workstation: everything, at the versions that the tests are known to pass with.
 .venv/installed: $(PROJECTS) requirements/tested.txt requirements/tools.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pfm-edge needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import shutil; free = shutil.disk_usage(".").free; free < 9e9 and print(f"{free / 1e9:.1f} GB of disk are free; PyTorch with CUDA, the tests and what they write take 9")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar on \
 	    -c requirements/tested.txt -r requirements/tools.txt \
