@@ -9,6 +9,7 @@ the files that it leaves and by what it asks the server for::
 """
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -17,7 +18,10 @@ from tuf.api.metadata import Metadata
 from tests.support.ota_forge import Forge
 from tests.support.ota_server import FileServer
 
-__all__ = ["Stage"]
+__all__ = ["ALL_AT_1", "LONG_AGO", "Stage"]
+
+ALL_AT_1 = {"root": 1, "snapshot": 1, "targets": 1, "timestamp": 1}
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 class Stage:
