@@ -48,8 +48,27 @@ def write_package(directory: Path, attention: str, *, classes: int, key: Signing
         files={"backbone.onnx": digest_of(_GRAPH), "golden.safetensors": digest_of(b"")},
         created_with={"benchmarks": "1"},
     )
+    bundle = Bundle.build(
+        model_id=manifest.model_id,
+        manifest_digests=[digest_of(manifest.to_bytes())],
+        inputs=manifest.bundle_inputs,
+        entries=_entries(manifest, classes),
+        issued_at=datetime.now(UTC),
+    ).signed_by(key)
+    data = bundle.to_bytes()
+    for name, content in {
+        "backbone.onnx": _GRAPH,
+        "golden.safetensors": b"",
+        "manifest.json": manifest.to_bytes(),
+        "bundle.safetensors": data,
+    }.items():
+        (directory / name).write_bytes(content)
+    return len(data)
+
+
+def _entries(manifest: Manifest, classes: int) -> list[Entry]:
     draw = np.random.default_rng(0)
-    entries = [
+    return [
         Entry(
             class_id=new_class_id(),
             label=f"class {index}",
@@ -62,19 +81,3 @@ def write_package(directory: Path, attention: str, *, classes: int, key: Signing
         )
         for index in range(classes)
     ]
-    bundle = Bundle.build(
-        model_id=manifest.model_id,
-        manifest_digests=[digest_of(manifest.to_bytes())],
-        inputs=manifest.bundle_inputs,
-        entries=entries,
-        issued_at=datetime.now(UTC),
-    ).signed_by(key)
-    data = bundle.to_bytes()
-    for name, content in {
-        "backbone.onnx": _GRAPH,
-        "golden.safetensors": b"",
-        "manifest.json": manifest.to_bytes(),
-        "bundle.safetensors": data,
-    }.items():
-        (directory / name).write_bytes(content)
-    return len(data)
