@@ -20,25 +20,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tuf.api.exceptions import DownloadError, RepositoryError
-from tuf.ngclient import Updater, UpdaterConfig
+from tuf.ngclient import Updater
 
 from pfm_edge_runtime.errors import PfmEdgeError
+from pfm_edge_runtime.ota._client import fetcher, limits
 from pfm_edge_runtime.ota._http import HttpTransport
-from pfm_edge_runtime.ota._repository import (
-    _MOST_METADATA,
-    _MOST_ROOT,
-    _MOST_TIMESTAMP,
-    _fetcher,
-)
 from pfm_edge_runtime.ota._transport import Meter
 from pfm_edge_runtime.ota.options import UpdateOptions
-
-_LIMITS = UpdaterConfig(
-    root_max_length=_MOST_ROOT,
-    timestamp_max_length=_MOST_TIMESTAMP,
-    snapshot_max_length=_MOST_METADATA,
-    targets_max_length=_MOST_METADATA,
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,8 +72,8 @@ def _updater(found: argparse.Namespace) -> Iterator[Updater]:
             parts.path.strip("/") + "/",
             None if found.target_dir is None else str(found.target_dir),
             targets,
-            fetcher=_fetcher(transport),
-            config=_LIMITS,
+            fetcher=fetcher(transport),
+            config=limits(),
             bootstrap=(found.metadata_dir / "root.json").read_bytes(),
         )
 

@@ -18,7 +18,7 @@ from pfm_edge_runtime.ota.channel import Channel, Release
 from pfm_edge_runtime.ota.forget_list import ForgetList, ForgetRow
 from pfm_edge_runtime.ota.names import FORGET_FILE, bundle_target, channel_target
 from tests.support.ota_scene import Scene, set_scene
-from tests.support.ota_server import refusing
+from tests.support.ota_server import giving, refusing
 from tests.support.ota_world import class_ids
 from tests.support.tiny_package import MODEL_ID
 
@@ -217,3 +217,79 @@ def test_an_update_that_waited_for_another_knows_what_that_learnt(scene: Scene) 
     report = scene.device.update(scene.server.url, sleep=sleep)
     assert "old copy" in str(report.problem)
     scene.device.require_root(2)
+
+
+# --- caches in between that are behind: it passes by itself
+
+
+def test_a_cache_that_holds_back_the_newer_root(scene: Scene) -> None:
+    scene.world.rotate(Role.TIMESTAMP)
+    scene.server.answers["metadata/2.root.json"] = refusing(404)
+    report = scene.attack(scene.world.public)
+    assert "a cache in between may hold back the newer root" in str(report.problem)
+    assert report.exit_code == 75
+    scene.recover()
+
+
+def test_an_edge_that_is_behind_another(scene: Scene) -> None:
+    behind = (scene.world.public / "metadata" / "timestamp.json").read_bytes()
+    refresh(scene.world.repository)
+    scene.follow(to="up-to-date")
+    scene.server.answers["metadata/timestamp.json"] = giving(behind)
+    report = scene.attack(scene.world.public)
+    assert "it is an old copy; a server or cache in between is behind" in str(report.problem)
+    assert report.exit_code == 75
+    scene.recover()
+
+
+# --- a publisher whose repository was restored from a backup: numbers are there twice
+
+
+def _set_back(scene: Scene) -> None:
+    """Let the device follow a release that the publisher then knows nothing of any more."""
+    world, kept = scene.world, scene.world.root / "backup"
+    shutil.copytree(world.root / "repo", kept / "repo")
+    shutil.copy(world.root / "classes.json", kept)
+    world.publish("daisy", "tulip")
+    scene.follow()
+    shutil.rmtree(world.root / "repo")
+    shutil.copytree(kept, world.root, dirs_exist_ok=True)
+
+
+@pytest.mark.parametrize("refreshes", [0, 1], ids=["timestamp", "snapshot"])
+def test_a_version_with_other_bytes_is_no_version_that_is_here(
+    scene: Scene, refreshes: int
+) -> None:
+    _set_back(scene)
+    scene.world.forget("daisy")
+    for _ in range(refreshes):  # the timestamp is a new one then, and names the snapshot's number
+        refresh(scene.world.repository)
+    scene.device.forgotten.add("daisy")
+    report = scene.ask()
+    assert report.forgotten is not None
+    assert report.forgotten.applied == 1
+    assert "states two bundles" in str(report.problem)
+    assert scene.device.answers == {"tulip"}
+    scene.world.publish("violet")
+    scene.follow()
+    assert scene.device.answers == {"violet"}
+    assert scene.ask().requests == 2
+
+
+def test_a_cache_that_keeps_the_other_bytes_of_a_version_fails_and_brings_the_list(
+    scene: Scene,
+) -> None:
+    _set_back(scene)
+    stale = scene.device.state / "ota" / "metadata" / "snapshot.json"
+    scene.server.answers["metadata/*.snapshot.json"] = giving(stale.read_bytes())
+    scene.world.forget("daisy")
+    refresh(scene.world.repository)
+    scene.device.forgotten.add("daisy")
+    report = scene.ask()
+    assert (report.outcome, report.exit_code) == ("failed", 1)
+    assert "the publisher used a version twice" in str(report.problem)
+    assert report.forgotten is not None
+    assert report.forgotten.applied == 1
+    scene.server.answers.clear()
+    scene.world.publish("violet")
+    scene.follow()

@@ -47,6 +47,17 @@ class Obeyed:
     absent: int
     problem: StorageError | None = None
 
+    def and_then(self, later: "Obeyed") -> "Obeyed":
+        """Return what became of this list and one that was obeyed after it, together."""
+        newest = max(self, later, key=lambda each: each.number)
+        return Obeyed(
+            newest.number,
+            newest.rows,
+            self.applied + later.applied,
+            self.absent + later.absent,
+            self.problem or later.problem,
+        )
+
 
 def obey(
     directory: Path, device: DeviceState, found: ForgetList, *, require_state: bool = False

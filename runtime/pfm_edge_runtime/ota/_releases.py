@@ -73,6 +73,7 @@ def choose(
     Raises:
         RepositoryError: The repository states another bundle where the device has one.
     """
+    _require_one_bundle(channel, floor)
     installed = None if floor is None else floor.statement
     release = channel.release_for(device, cohort=cohort, now=now, installed=installed)
     if release is not None and not _is_here(release, floor, sound=sound):
@@ -117,15 +118,27 @@ def require_place(bundle: VerifiedBundle, release: Release) -> None:
         )
 
 
+def _require_one_bundle(channel: Channel, floor: Place | None) -> None:
+    """Require that no release stands where this device had another one.
+
+    They are compared by their statements: what is forgotten here changes a bundle, not that.
+    """
+    for release in filter(None, (channel.stable, channel.candidate)):
+        place = release.place
+        if floor is None or (place.epoch, place.sequence) != (floor.epoch, floor.sequence):
+            continue
+        if place.statement != floor.statement:
+            raise RepositoryError(
+                f"the publisher states two bundles at epoch {place.epoch}, sequence "
+                f"{place.sequence}: this is not the one that this device had; the publisher must "
+                "issue another, at the next place"
+            )
+
+
 def _is_here(release: Release, floor: Place | None, *, sound: bool) -> bool:
     """Tell whether a device has a release, or a later one."""
     if floor is None:
         return False
     here, there = (floor.epoch, floor.sequence), (release.epoch, release.sequence)
-    if here == there and floor.statement != release.statement:
-        raise RepositoryError(
-            f"the publisher states two bundles at epoch {there[0]}, sequence {there[1]}: this is "
-            "not the one that this device had; it must be issued at the next place"
-        )
     # What is damaged or gone is fetched again; an older one would be refused.
     return here > there or (here == there and sound)

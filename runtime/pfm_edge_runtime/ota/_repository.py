@@ -9,32 +9,31 @@ key counted once, and files that are on the disk when it is said so::
         repository.read("forget.json", most=2**25)        # verified, from memory or the network
         repository.known                                  # what to remember from now on
 
-TUF's client works in a directory of its own, in the system's temporary place, and starts from what
-the cache holds; what it verified is put into the cache afterwards, durably. The trusted root comes
-from the device's memory, never from the cache.
+What was verified is put into the cache afterwards, durably. The trusted root comes from the
+device's memory, never from the cache.
 
 Client workflow: https://theupdateframework.github.io/specification/latest/
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pfm_edge_runtime.bundle import TrustedKeys
-from pfm_edge_runtime.errors import FetchError, RepositoryError, StorageError, UpdateError
+from pfm_edge_runtime.errors import FetchError, RepositoryError
 from pfm_edge_runtime.ota._cache import Cache
+from pfm_edge_runtime.ota._client import MOST_METADATA_BYTES, Client, temporary_folder
+from pfm_edge_runtime.ota._findings import StaleError, explained, old_copy
 from pfm_edge_runtime.ota._keys import require_distinct_keys, role_digest, trusted_keys
-from pfm_edge_runtime.ota._transport import MissingFileError, Transport
+from pfm_edge_runtime.ota._transport import Transport
 from pfm_edge_runtime.ota.names import FORGET_FILE, METADATA_FOLDER, TARGETS_FOLDER
 from pfm_edge_runtime.state import RepositoryTrust, RoleFloor
 
 if TYPE_CHECKING:
     from tuf.api.metadata import Delegations, Root, Signed, TargetFile
-    from tuf.ngclient import FetcherInterface, Updater
 
 __all__ = ["BUNDLES", "EPOCH_BEGIN", "FORGET", "Repository", "format_time", "parse_time"]
 
@@ -45,10 +44,7 @@ EPOCH_BEGIN = datetime(1970, 1, 1, tzinfo=timezone.utc)
 """A time at which nothing has expired."""
 
 _TOP_ROLES = ("timestamp", "snapshot", "targets")
-_MOST_METADATA = 2**23  # bytes of one role; lengths are stated for all but root and timestamp
-_MOST_ROOT, _MOST_TIMESTAMP = 2**17, 2**14
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-_INSTALL = "updates over the air need tuf: pip install 'pfm-edge-runtime[ota]'"
 
 
 class Repository:
@@ -58,6 +54,7 @@ class Repository:
         name: The repository, as messages name it.
         known: What the device shall remember of it; grows with what is verified.
         reference: The time that expiry is judged by.
+        repeats: Whether a version came with other bytes than those that were cached.
     """
 
     def __init__(
@@ -71,8 +68,9 @@ class Repository:
         self.name = transport.name
         self._transport = transport
         self._cache = cache
+        self.repeats = False
         self._folder: Path
-        self._updater: Updater
+        self._client: Client
         self._cached: dict[str, bytes] = {}
 
     @classmethod
@@ -94,7 +92,7 @@ class Repository:
             UpdateError: The extra ``ota`` is not installed.
         """
         made = cls(transport, known, cache, local)
-        with _temporary() as folder:
+        with temporary_folder() as folder:
             made._begin(folder)
             yield made
 
@@ -105,8 +103,12 @@ class Repository:
             RepositoryError: One of them cannot be trusted.
             FetchError: One of them cannot be had.
         """
-        with self._explained():
-            self._refresh()
+        try:
+            with self._explained():
+                self._refresh()
+        except StaleError:
+            self._require_same_root()
+            raise
         root = self._roots()
         delegations = self._delegations()
         require_distinct_keys(delegations.keys, "targets")
@@ -140,15 +142,13 @@ class Repository:
             FetchError: The delegation cannot be had.
         """
         with self._explained():
-            found = self._updater.get_targetinfo(target)
+            found = self._client.find(target)
         role = FORGET if target == FORGET_FILE else BUNDLES
         if role in self._trusted():
             floor = self._above(role, role_digest(self._delegations(), role))
             self.known = replace(self.known, floors={**self.known.floors, role: floor})
         if found is not None and "sha256" not in found.hashes:
-            raise RepositoryError(
-                f"{self._transport.name}: {target} has no SHA-256 in its metadata"
-            )
+            raise RepositoryError(f"{self.name}: {target} has no SHA-256 in its metadata")
         return found
 
     def read(self, found: "TargetFile", *, most: int) -> bytes:
@@ -160,7 +160,7 @@ class Repository:
         """
         if found.length > most:
             raise RepositoryError(
-                f"{self._transport.name}: {found.path} has {found.length} bytes, more than {most}"
+                f"{self.name}: {found.path} has {found.length} bytes, more than {most}"
             )
         folder, _, name = found.path.rpartition("/")
         hashed = f"{found.hashes['sha256']}.{name}"
@@ -201,7 +201,7 @@ class Repository:
         if not self._transport.is_fresh or self.known.time is None:
             return
         self.reference = max(self.reference, parse_time(self.known.time))
-        self._updater._trusted_set.reference_time = self.reference  # for what is still to come
+        self._client.judge_by(self.reference)  # what is still to come
         for role in self._trusted():
             if self._signed(role).is_expired(self.reference):
                 raise self._expired(f"{role}.json is expired")
@@ -215,7 +215,7 @@ class Repository:
         from tuf.api.exceptions import ExpiredMetadataError
 
         try:
-            self._updater.refresh()
+            self.repeats = self._client.refresh()
         except ExpiredMetadataError:
             floor = self.known.floors.get("timestamp")
             same = floor is None or floor.keys == role_digest(self._root(), "timestamp")
@@ -223,38 +223,37 @@ class Repository:
                 raise
             self.known = replace(self.known, time=None)
             self.reference = self._local
-            self._updater._trusted_set.reference_time = self.reference
-            self._updater.refresh()
+            self._client.judge_by(self.reference)
+            self.repeats = self._client.refresh()
+
+    def _require_same_root(self) -> None:
+        """Require that the repository has the root that this device trusts, if it has one.
+
+        Where a cache holds back a newer root it has; another publisher's repository has another.
+
+        Raises:
+            RepositoryError: It is another's.
+        """
+        version = self.version
+        with suppress(FetchError):
+            name = f"{METADATA_FOLDER}/{version}.root.json"
+            found = self._transport.read(name, most=MOST_METADATA_BYTES, attempts=1)
+            if found != self._root_bytes(version):
+                raise RepositoryError(
+                    f"{self.name}: its metadata cannot be trusted: its root {version} is not this "
+                    "device's: it is another publisher's repository; name the right one, or trust "
+                    "that one: pfm-device init --replace-trust --root root.json"
+                )
 
     def _begin(self, folder: Path) -> None:
-        try:
-            from tuf.ngclient import Updater, UpdaterConfig
-        except ImportError as error:
-            raise UpdateError(_INSTALL) from error
         for role in (*_TOP_ROLES, BUNDLES, FORGET):
-            data = self._cache.read(f"{METADATA_FOLDER}/{role}.json", _MOST_METADATA)
+            data = self._cache.read(f"{METADATA_FOLDER}/{role}.json", MOST_METADATA_BYTES)
             if data is not None:
                 self._cached[role] = data
         self._folder = folder
-        config = UpdaterConfig(
-            root_max_length=_MOST_ROOT,
-            timestamp_max_length=_MOST_TIMESTAMP,
-            snapshot_max_length=_MOST_METADATA,
-            targets_max_length=_MOST_METADATA,
-        )
         with self._explained():
-            for role, data in self._cached.items():
-                (folder / f"{role}.json").write_bytes(data)
-            self._updater = Updater(
-                str(folder),
-                f"{METADATA_FOLDER}/",
-                fetcher=_fetcher(self._transport),
-                config=config,
-                bootstrap=self.known.root,
-            )
-        # The client has no public way to say what time it is; it asks the local clock, which may
-        # say 1971. pyproject.toml pins its version for that, and a test sees that this works.
-        self._updater._trusted_set.reference_time = self.reference
+            self._client = Client(folder, self._transport, self._cached, self.known.root)
+        self._client.judge_by(self.reference)
 
     def _roots(self) -> "Root":
         """Return the newest root; every one on the way to it must list each key once."""
@@ -267,32 +266,29 @@ class Repository:
                 found = Metadata[Root].from_bytes(self._root_bytes(version)).signed
                 require_distinct_keys(found.keys, "root")
         if not newest.consistent_snapshot:
-            raise RepositoryError(
-                f"{self._transport.name}: it has no consistent snapshots: publish it again"
-            )
+            raise RepositoryError(f"{self.name}: it has no consistent snapshots: publish it again")
         return newest
 
     def _root_bytes(self, version: int) -> bytes:
         with self._explained():
-            return (self._folder / "root_history" / f"{version}.root.json").read_bytes()
+            return self._client.root(version)
 
     def _root(self) -> "Root":
-        return self._updater._trusted_set.root
+        return self._client.trusted.root
 
     def _trusted(self) -> list[str]:
         """Return the roles whose metadata is here and verified."""
-        found = self._updater._trusted_set
+        found = self._client.trusted
         return [role for role in ("root", *_TOP_ROLES, BUNDLES, FORGET) if role in found]
 
     def _signed(self, role: str) -> "Signed":
-        return self._updater._trusted_set[role]
+        return self._client.trusted[role]
 
     def _delegations(self) -> "Delegations":
-        found = self._updater._trusted_set.targets.delegations
+        found = self._client.trusted.targets.delegations
         if found is None:
             raise RepositoryError(
-                f"{self._transport.name}: it is no repository of pfm-edge ota init: it delegates "
-                "nothing"
+                f"{self.name}: it is no repository of pfm-edge ota init: it delegates nothing"
             )
         return found
 
@@ -308,48 +304,38 @@ class Repository:
 
     def _require_listed(self, role: str) -> None:
         """Require that the snapshot has a delegation, in a version that is not below its floor."""
-        meta = self._updater._trusted_set.snapshot.meta.get(f"{role}.json")
+        meta = self._client.trusted.snapshot.meta.get(f"{role}.json")
         if meta is None:
             raise RepositoryError(
-                f"{self._transport.name}: its snapshot does not list {role}.json: publish it again"
+                f"{self.name}: its snapshot does not list {role}.json: publish it again"
             )
         self._require_floor(role, role_digest(self._delegations(), role), meta.version)
 
     def _require_floor(self, role: str, keys: str, version: int) -> None:
         floor = self.known.floors.get(role)
         if floor is not None and floor.keys == keys and version < floor.version:
-            raise RepositoryError(
-                f"{self._transport.name}: its {role}.json is version {version}, and this device "
-                f"has seen {floor.version}: it is an old copy; use one that is up to date"
+            found = (
+                f"its {role}.json is version {version}, and this device has seen {floor.version}"
             )
+            raise old_copy(self.name, found, online=self._transport.is_fresh)
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self) -> AbstractContextManager[None]:
         """Turn what TUF's client raises into one line of ours."""
-        from tuf.api import exceptions
-
-        name = self._transport.name
-        try:
-            yield
-        except exceptions.ExpiredMetadataError as error:
-            raise self._expired(str(error)) from error
-        except exceptions.DownloadError as error:
-            found = error.__cause__
-            raise (
-                found if isinstance(found, FetchError) else FetchError(f"{name}: {error}")
-            ) from (error)
-        except (exceptions.RepositoryError, KeyError, TypeError, ValueError) as error:
-            reason = " ".join(f"{error}".split()) or type(error).__name__
-            raise RepositoryError(f"{name}: its metadata cannot be trusted: {reason}") from error
-        except OSError as error:
-            raise StorageError(
-                f"{self._folder} cannot be written: {error.strerror or error}; nothing changed"
-            ) from error
+        return explained(self.name, online=self._transport.is_fresh, expired=self._expired)
 
     def _expired(self, finding: str) -> RepositoryError:
+        way_out = "the publisher must run pfm-edge ota refresh"
+        here = format_time(self.reference)
+        if self.reference == self._local:
+            return RepositoryError(
+                f"{self.name}: {finding}, and here it is {here}: set this device's clock, or "
+                f"{way_out}"
+            )
         return RepositoryError(
-            f"{self._transport.name}: {finding}, and here it is {format_time(self.reference)}: set "
-            "this device's clock, or the publisher must run pfm-edge ota refresh"
+            f"{self.name}: {finding}, and by what was signed it is {here} at least, though this "
+            f"device's clock says {format_time(self._local)}: {way_out}; if that time is yet to "
+            "come, a clock was wrong once, and the publisher must run pfm-edge ota rotate-key REPO "
+            "timestamp --add NEW --remove OLDID"
         )
 
 
@@ -361,35 +347,3 @@ def format_time(moment: datetime) -> str:
 def parse_time(text: str) -> datetime:
     """Read what :func:`format_time` wrote."""
     return datetime.strptime(text, _TIME_FORMAT).replace(tzinfo=timezone.utc)
-
-
-@contextmanager
-def _temporary() -> Iterator[Path]:
-    try:
-        made = TemporaryDirectory(prefix="pfm-update-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise StorageError(
-            f"the system's place for temporary files cannot be written: {error.strerror or error}; "
-            "set TMPDIR"
-        ) from error
-    with made as folder:
-        yield Path(folder)
-
-
-def _fetcher(transport: Transport) -> "FetcherInterface":
-    """Let TUF's client read through a transport."""
-    from tuf.api.exceptions import DownloadHTTPError
-    from tuf.ngclient import FetcherInterface
-
-    class Fetcher(FetcherInterface):
-        def _fetch(self, url: str) -> Iterator[bytes]:
-            yield transport.read(url, most=_MOST_METADATA)
-
-        def download_bytes(self, url: str, max_length: int) -> bytes:
-            try:
-                return transport.read(url, most=max_length)
-            except MissingFileError as error:
-                # The client asks for roots until there is none.
-                raise DownloadHTTPError(str(error), error.status) from error
-
-    return Fetcher()

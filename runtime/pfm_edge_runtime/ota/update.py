@@ -26,13 +26,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pfm_edge_runtime.bundle import TrustedKeys, VerifiedBundle
+from pfm_edge_runtime.bundle import VerifiedBundle
 from pfm_edge_runtime.errors import (
     BundleError,
     ErasurePendingError,
     ForgetListError,
     PackageError,
     PfmEdgeError,
+    RepositoryError,
     StateError,
     StorageError,
     UnhealthyError,
@@ -41,8 +42,8 @@ from pfm_edge_runtime.errors import (
 from pfm_edge_runtime.opening import install_bundle, open_model, verify_bundle
 from pfm_edge_runtime.ota._cache import Cache
 from pfm_edge_runtime.ota._directory import read_whole
+from pfm_edge_runtime.ota._forget_lists import ForgetLists
 from pfm_edge_runtime.ota._health import check_health
-from pfm_edge_runtime.ota._obeying import Obeyed, obey
 from pfm_edge_runtime.ota._outbox import Outbox
 from pfm_edge_runtime.ota._receivers import open_receiver
 from pfm_edge_runtime.ota._rejected import Rejected, is_lasting
@@ -54,7 +55,7 @@ from pfm_edge_runtime.ota._repository import (
 )
 from pfm_edge_runtime.ota._transport import Meter, Transport
 from pfm_edge_runtime.ota.channel import Release
-from pfm_edge_runtime.ota.forget_list import MAX_FORGET_LIST_BYTES, ForgetList
+from pfm_edge_runtime.ota.forget_list import MAX_FORGET_LIST_BYTES
 from pfm_edge_runtime.ota.names import FORGET_FILE
 from pfm_edge_runtime.ota.options import UpdateOptions
 from pfm_edge_runtime.ota.report import UpdateReport
@@ -105,8 +106,7 @@ class _Update:
         self._meter = Meter(options.max_bytes)
         self._outcome = "failed"
         self._error: PfmEdgeError | None = None
-        self._forgotten: Obeyed | None = None
-        self._listed: ForgetList | None = None
+        self._lists = ForgetLists(directory, str(source), require_state=options.require_state)
         self._receipts = (0, 0)
         self._device: DeviceState
         self._known: RepositoryTrust
@@ -142,16 +142,16 @@ class _Update:
         """Return what it came to."""
         model_id = None if self._files is None else self._files.manifest.model_id
         floor = None if model_id is None else self._device.memory.floors.get(model_id)
-        error = self._error
-        if error is None and self._forgotten is not None and self._forgotten.problem is not None:
+        error, forgotten = self._error, self._lists.obeyed
+        if error is None and forgotten is not None and forgotten.problem is not None:
             error = ErasurePendingError(
-                f"{self._forgotten.applied} forgotten, not yet erased: {self._forgotten.problem}"
+                f"{forgotten.applied} forgotten, not yet erased: {forgotten.problem}"
             )
         return UpdateReport(
             outcome=self._outcome,
             model_id=model_id,
             place=floor,
-            forgotten=self._forgotten,
+            forgotten=forgotten,
             sent=self._receipts[0],
             waiting=self._receipts[1],
             bytes=self._meter.total,
@@ -173,7 +173,12 @@ class _Update:
             repository = self._refreshed(transport, held)
             if self._files is None:
                 raise unreadable or PackageError(f"{self._directory} cannot be read")
-            self._follow(repository, self._files)
+            try:
+                self._follow(repository, self._files)
+            except RepositoryError:  # the publisher's state is odd: what it orders holds
+                with self._state("forget"):
+                    self._forget_anyhow(transport)
+                raise
 
     def _refreshed(self, transport: Transport, held: ExitStack) -> Repository:
         """Go through the first three states; the third at any rate."""
@@ -186,8 +191,9 @@ class _Update:
             with self._state("trust"):
                 self._trust(repository)
             with self._state("forget"):
-                self._forget(repository)
-                self._forget_anyhow(transport)  # in case that the metadata lists none
+                listed = self._forget(repository)
+                if not listed or repository.repeats:
+                    self._forget_anyhow(transport)
         except PfmEdgeError:
             with self._state("forget"):
                 self._forget_anyhow(transport)
@@ -219,24 +225,23 @@ class _Update:
             self._device.know_repository(repository.known)
         self._known = repository.known
 
-    def _forget(self, repository: Repository) -> None:
-        """Obey the forget list that the metadata lists."""
+    def _forget(self, repository: Repository) -> bool:
+        """Obey the forget list that the metadata lists; tell whether it lists one."""
         found = repository.find(FORGET_FILE)
         if found is None:
-            return
+            return False
         text = self._cache.read_known(FORGET_FILE, found.hashes["sha256"], MAX_FORGET_LIST_BYTES)
         if text is None:
             text = repository.read(found, most=MAX_FORGET_LIST_BYTES)
-        listed = self._obey(text, repository.known.forget)
+        listed = self._lists.obey(self._device, text, repository.known.forget)
         self._cache.keep(FORGET_FILE, text)
         repository.after(listed.issued_at)
         self._remember(repository)
         repository.keep()
+        return True
 
     def _forget_anyhow(self, transport: Transport) -> None:
-        """Obey the forget list at its fixed name, if it can be had; its signatures are enough."""
-        if self._forgotten is not None:
-            return
+        """Obey the forget list at its fixed name, if it can be had."""
         keys = self._known.forget
         with suppress(PfmEdgeError):  # the first way's error is the one to tell
             if keys is None:
@@ -246,8 +251,7 @@ class _Update:
                 ) as repository:
                     repository.refresh()
                     keys = repository.known.forget
-            text = transport.read(FORGET_FILE, most=MAX_FORGET_LIST_BYTES, attempts=1)
-            self._obey(text, keys)
+            self._lists.obey_plain(self._device, transport, keys)
 
     def _forget_file(self, path: Path) -> None:
         """Obey a forget list that came alone."""
@@ -256,26 +260,10 @@ class _Update:
                 f"{path}: this device does not know who signs forget lists: update it from its "
                 "repository once"
             )
-        self._obey(read_whole(path, MAX_FORGET_LIST_BYTES), self._known.forget)
+        self._lists.obey(self._device, read_whole(path, MAX_FORGET_LIST_BYTES), self._known.forget)
         if self._files is not None:
             self._is_sound(self._files)
         self._outcome = "forget-list"
-
-    def _obey(self, text: bytes, keys: TrustedKeys | None) -> ForgetList:
-        if keys is None:
-            raise ForgetListError("this device does not know who signs forget lists")
-        try:
-            listed = ForgetList.parse(text, keys)
-        except ForgetListError as error:
-            raise ForgetListError(f"{self._source}: {FORGET_FILE}: {error}") from error
-        self._forgotten = obey(
-            self._directory,
-            self._device,
-            listed,
-            require_state=self._options.require_state,
-        )
-        self._listed = listed
-        return listed
 
     def _follow(self, repository: Repository, files: PackageFiles) -> None:
         """Take the release that this device shall have, unless it has it."""
@@ -353,9 +341,9 @@ class _Update:
         opened.bundle.wipe()
         repository.after(issued_at)
         self._remember(repository)
-        if self._listed is not None and self._device.memory.unseen:
+        if self._device.memory.unseen:
             # There was no bundle to look at when the list came; now there is one to state it of.
-            obey(self._directory, self._device, self._listed)
+            self._lists.obey_again(self._device)
         if problem is not None:
             raise ErasurePendingError(f"installed, and an old bundle is not yet erased: {problem}")
 
