@@ -14,6 +14,7 @@ from pfm_edge_exporters._parity import (
     check_parity,
     parity_classes,
 )
+from pfm_edge_exporters._places import discard_package, require_place
 from pfm_edge_exporters._source import TorchSource
 from pfm_edge_exporters.errors import ExportError, ParityError
 from pfm_edge_exporters.golden import make_golden
@@ -45,9 +46,11 @@ __all__ = [
     "check_golden",
     "check_parity",
     "compute_model_id",
+    "discard_package",
     "export_package",
     "make_golden",
     "parity_classes",
+    "require_place",
     "torch_reference",
     "verify_package",
 ]

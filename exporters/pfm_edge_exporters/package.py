@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from pfm_edge_exporters._graphs import Graphs, named, require_machine, write_file
 from pfm_edge_exporters._parity import require_agreement
+from pfm_edge_exporters._places import discard_package, package_files, require_place
 from pfm_edge_exporters._report import ExportReport, Progress, Stages
 from pfm_edge_exporters._source import TorchSource
 from pfm_edge_exporters.errors import ExportError, ParityError
@@ -82,16 +83,24 @@ def export_package(
         ManifestError: The source describes no package, as one without class inputs.
         PackageError: The finished package cannot be opened.
         BundleError: Its bundle is not for this model, or breaks the format.
+        ConfigError: ``out`` is in another package.
         StorageError: ``out`` may not be replaced, or the disk refused.
     """
     first = options.variants()[:1]
     known = dict.fromkeys([first[0].file, GOLDEN_FILE], _NO_DIGEST)
     manifest = _manifest(source, first, known, options)  # fail now, not in minutes
     require_machine(options)
+    require_place(out, overwrite=options.overwrite)
     stages = Stages(progress)
     with ExitStack() as publishing:
         staging = publishing.enter_context(
-            staged_directory(out, overwrite=options.overwrite, marker=MANIFEST_FILE)
+            staged_directory(
+                out,
+                overwrite=options.overwrite,
+                marker=MANIFEST_FILE,
+                known=package_files,
+                discard=discard_package,
+            )
         )
         graphs = Graphs(staging, source, manifest, options, stages)
         reports = graphs.make()

@@ -6,12 +6,12 @@ redact(Path("repository/digits"), {class_id})       # a target's artefact: witho
 The old bytes are erased, as far as the file system lets us.
 """
 
-import glob
 import os
 from collections.abc import Collection
 from pathlib import Path
 
 from pfm_edge._reading import read_whole
+from pfm_edge_exporters import discard_package
 from pfm_edge_exporters.targets import erase_classes, erase_unfinished, is_artefact
 from pfm_edge_runtime.bundle import Bundle, BundleLimits, ClassId
 from pfm_edge_runtime.erasure import finish, replace_erasing
@@ -19,7 +19,7 @@ from pfm_edge_runtime.errors import BundleError, PackageError, StateError
 from pfm_edge_runtime.forgetting import forget_classes
 from pfm_edge_runtime.manifest import BUNDLE_FILE
 from pfm_edge_runtime.state import DeviceState, default_state_directory
-from pfm_edge_runtime.store import exclusive
+from pfm_edge_runtime.store import clear_unfinished, exclusive
 
 __all__ = ["redact"]
 
@@ -27,7 +27,7 @@ __all__ = ["redact"]
 def redact(package: Path, gone: Collection[ClassId], *, noted: Collection[Path] = ()) -> bool:
     """Take classes out of the bundle of a package; what the issuer signed stays valid.
 
-    What a killed export left beside the package is treated alike; of an artefact it is erased.
+    What a killed export left beside it is removed; one that is under way is waited for.
 
     Args:
         package: its directory, or that of an artefact of a target; it need not exist.
@@ -43,19 +43,10 @@ def redact(package: Path, gone: Collection[ClassId], *, noted: Collection[Path] 
             put something into an artefact, or beside it, that may keep them.
         StorageError: the disk refused.
     """
-    try:
-        left = list(package.parent.glob(f".{glob.escape(package.name)}.*.tmp"))
-        exists = package.is_dir()
-    except OSError as error:
-        raise PackageError(
-            f"{package}: nobody can tell whether it is there ({error.strerror}); make its "
-            "directory readable"
-        ) from error
-    for unfinished in left:
-        if not is_artefact(unfinished):
-            _rewrite(unfinished, gone)
+    _is_there(package)
     erase_unfinished(package)
-    if not exists:
+    clear_unfinished(package, discard_package, wait=True)
+    if not _is_there(package):  # asked again: what was waited for has put it there
         return False
     if is_artefact(package):
         erase_classes(package, gone, noted=noted)
@@ -63,6 +54,16 @@ def redact(package: Path, gone: Collection[ClassId], *, noted: Collection[Path] 
     _tell_device(package, gone)
     _rewrite(package, gone)
     return True
+
+
+def _is_there(package: Path) -> bool:
+    try:
+        return package.is_dir()
+    except OSError as error:
+        raise PackageError(
+            f"{package}: nobody can tell whether it is there ({error.strerror}); make its "
+            "directory readable"
+        ) from error
 
 
 def _tell_device(package: Path, gone: Collection[ClassId]) -> None:

@@ -17,9 +17,7 @@ from pfm_edge.publishing._note import Note
 from pfm_edge.publishing._source import bundle_factory, class_entries
 from pfm_edge.registry import PackageRecord, Registry
 from pfm_edge.training import Run, in_use, load_model
-from pfm_edge_exporters import ExportReport, export_package
-from pfm_edge_exporters.targets import artefacts_in
-from pfm_edge_runtime.errors import StorageError
+from pfm_edge_exporters import ExportReport, export_package, require_place
 from pfm_edge_runtime.keys import SigningKey
 from pfm_edge_runtime.manifest import ModelId
 
@@ -86,13 +84,14 @@ def export_run(
 
     Raises:
         RunError: the run has no checkpoint, or holds a class that is on a forget list.
-        ConfigError: the backbone cannot take images of the size that is asked for.
+        ConfigError: the backbone cannot take images of the size that is asked for, or `out` is in
+            another package.
         DataError: accuracy is to be measured, and the run's images are not there.
         ExportError: a graph cannot be made, does not agree with torch, or loses too much.
-        StorageError: `out` exists and `overwrite` is not set, or holds an engine that would go,
-            too; or the disk refused.
+        StorageError: `out` exists and `overwrite` is not set, or holds what no export wrote, or an
+            engine, which would go, too; or the disk refused.
     """
-    _require_no_artefact(out)
+    require_place(out, overwrite=overwrite)
     progress("loading the run")
     note = _Note(run, Path(os.path.realpath(out)))
     with in_use(run.path), note.withdrawn_on_failure():
@@ -112,20 +111,6 @@ def export_run(
         note.check_again()
     epoch, sequence = note.place
     return ExportedRun(report, epoch, sequence, tuple(each.key_id for each in signers))
-
-
-def _require_no_artefact(out: Path) -> None:
-    """Refuse to replace a package with what was made of it: hours of building may be in there.
-
-    Raises:
-        StorageError: it holds an artefact.
-    """
-    found = artefacts_in(out)
-    if found:
-        raise StorageError(
-            f"{found[0]} was made of the package that is in {out}, and would go with it: move it "
-            "elsewhere or remove it, and build it again from the new package"
-        )
 
 
 class _Note(Note):

@@ -13,6 +13,7 @@ Temporary names start with a dot and end in ``.tmp`` beside what they replace.
 
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -22,8 +23,10 @@ from pathlib import Path
 from pfm_edge_runtime.errors import StorageError
 
 __all__ = [
+    "DYING",
     "SUFFIX",
     "discard",
+    "is_temporary",
     "mapped_errors",
     "put_back",
     "replace",
@@ -32,6 +35,10 @@ __all__ = [
 ]
 
 SUFFIX = ".tmp"
+DYING = ".dying"
+_TEMPORARY = re.compile(
+    rf"\..+(?:\.[0-9a-f]{{16}}{re.escape(SUFFIX)}|{re.escape(DYING)})", re.DOTALL
+)
 _NO_HARD_LINK = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -53,6 +60,11 @@ def mapped_errors(path: Path) -> Iterator[None]:
 def sibling(path: Path) -> Path:
     """Return a fresh temporary name beside ``path``."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}{SUFFIX}")
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether only a process of ours that was killed, or works still, leaves such a name."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def replace(path: Path, data: bytes, *, backup: Path, confirm_backup: bool) -> bool:

@@ -7,13 +7,12 @@ package is to open it, so what a power cut left of a forget is finished on the w
     [check.fix for check in checks if check.status == "problem"]
 """
 
-import hashlib
-import os
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pfm_edge_runtime._phrases import class_count
+from pfm_edge_runtime.artefacts import TargetRecord, artefacts_in, verify_artefact
+from pfm_edge_runtime.digest import file_digest
 from pfm_edge_runtime.erasure import leftovers
 from pfm_edge_runtime.errors import PfmEdgeError, StateError
 from pfm_edge_runtime.opening import OpenModel, open_model
@@ -26,7 +25,6 @@ from pfm_edge_runtime.state import (
     examine_state,
     mend_state,
 )
-from pfm_edge_runtime.store import without_waiting
 
 __all__ = [
     "Check",
@@ -38,7 +36,6 @@ __all__ = [
     "package_bytes",
 ]
 
-_CHUNK_BYTES = 2**20
 _COPY_AGAIN = "copy the package again from where it was exported"
 
 
@@ -57,7 +54,7 @@ def examine_model(
     require_state: bool = False,
     report: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Check]:
-    """Look at a package: its files, its bundle as this device sees it, and what waits there.
+    """Look at a package: files, engines, its bundle as this device sees it, and what waits there.
 
     Args:
         directory: The package.
@@ -72,6 +69,7 @@ def examine_model(
         return
     yield Check("manifest", "ok", f"model {files.manifest.model_id[:19]}…")
     yield from _files(files, report)
+    yield from _artefacts(files, report)
     yield from _bundle(files, state, require_state=require_state)
     yield disk_check("disk", files.bundle_path)
 
@@ -80,7 +78,10 @@ def package_bytes(directory: Path) -> int:
     """Return how many bytes :func:`examine_model` will report, as far as that can be told."""
     try:
         files = PackageFiles.open(directory, verify_files=False)
-        return sum((files.directory / name).stat().st_size for name in files.manifest.files)
+        listed = [files.directory / name for name in files.manifest.files]
+        for each in artefacts_in(directory):
+            listed += [each / name for name in TargetRecord.read(each).files]
+        return sum(each.stat().st_size for each in listed)
     except (OSError, PfmEdgeError):
         return 0
 
@@ -90,7 +91,7 @@ def _files(files: PackageFiles, report: Callable[[int], None]) -> Iterator[Check
     for name, expected in files.manifest.files.items():
         path = files.directory / name
         try:
-            found = _digest(path, report)
+            found = file_digest(path, report)
         except OSError as error:
             finding = f"{path} cannot be read: {error.strerror or error}"
         else:
@@ -103,15 +104,18 @@ def _files(files: PackageFiles, report: Callable[[int], None]) -> Iterator[Check
         yield Check("files", "ok", f"{len(files.manifest.files)} as manifest.json lists them")
 
 
-def _digest(path: Path, report: Callable[[int], None]) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb", opener=without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return "no regular file"
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            report(len(chunk))
-    return f"sha256:{digest.hexdigest()}"
+def _artefacts(files: PackageFiles, report: Callable[[int], None]) -> Iterator[Check]:
+    """Look at what was made of the package and lies in it; the classifier uses none of that."""
+    for each in artefacts_in(files.directory):
+        yield _artefact(each, files, report)
+
+
+def _artefact(directory: Path, files: PackageFiles, report: Callable[[int], None]) -> Check:
+    try:
+        found = verify_artefact(directory, package=files, report=report)
+    except PfmEdgeError as error:
+        return Check("artefact", "problem", str(error))
+    return Check("artefact", "note", f"{directory}: {found.summary()}")
 
 
 def _bundle(

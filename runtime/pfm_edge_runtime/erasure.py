@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pfm_edge_runtime._disk import SUFFIX, mapped_errors, replace, sync
+from pfm_edge_runtime._disk import DYING, SUFFIX, mapped_errors, replace, sync
 from pfm_edge_runtime.errors import StorageError
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "swap",
 ]
 
-_DYING = ".dying"
 _CHUNK = bytes(2**20)
 _OCTAL = re.compile(r"\\([0-7]{3})")  # how /proc/self/mountinfo spells blanks in a path
 # Where an overwritten block stays the same block, and where it never does.
@@ -82,7 +81,7 @@ def swap(path: Path, data: bytes) -> Path | None:
     Raises:
         StorageError: The disk refused, and ``path`` is as it was.
     """
-    dying = path.with_name(f".{path.name}{_DYING}")
+    dying = path.with_name(f".{path.name}{DYING}")
     with mapped_errors(path):
         kept = replace(path, data, backup=dying, confirm_backup=True)
     return dying if kept else None
@@ -118,7 +117,7 @@ def finish(path: Path) -> OldBytes | None:
             # the name goes, because the file has another.
             same = path.exists() and os.path.samestat(os.lstat(each), path.stat())
             done = erase(each)
-            if each.name.endswith(_DYING) and not same:
+            if each.name.endswith(DYING) and not same:
                 found = done
     return found
 
@@ -155,7 +154,7 @@ def leftovers(path: Path) -> list[Path]:
             path.with_name(each.name)
             for each in entries
             if each.name.startswith(prefix)
-            and each.name.endswith((_DYING, SUFFIX))
+            and each.name.endswith((DYING, SUFFIX))
             and not each.is_dir(follow_symlinks=False)
         )
 

@@ -8,7 +8,8 @@ Owns every write that the packages make for keeps::
         (staging / "manifest.json").write_bytes(manifest)
 
 Temporary names start with a dot and end in ``.tmp`` beside what they replace; a process that is
-killed may leave one (``erasure.finish`` removes it), an exception never does.
+killed may leave one (``erasure.finish`` removes a file, :func:`clear_unfinished` a directory), an
+exception never does.
 """
 
 # ruff: noqa: PTH102, PTH104, PTH106, PTH108 (system calls by name: the fault tests count them)
@@ -16,14 +17,24 @@ killed may leave one (``erasure.finish`` removes it), an exception never does.
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pfm_edge_runtime._disk import mapped_errors, put_back, replace, sibling, sync
-from pfm_edge_runtime.errors import StorageError
+from pfm_edge_runtime._disk import (
+    is_temporary,
+    mapped_errors,
+    put_back,
+    replace,
+    sibling,
+    sync,
+)
+from pfm_edge_runtime._locks import exclusive, hold
+from pfm_edge_runtime.errors import PfmEdgeError, StorageError
 
 __all__ = [
+    "Known",
+    "clear_unfinished",
     "confirm",
     "exclusive",
     "require_replaceable",
@@ -32,8 +43,12 @@ __all__ = [
     "write_atomic",
 ]
 
+Known = Callable[[Path], Collection[str]]
+"""Which files a directory may lose when it is replaced, by their paths in it."""
+
 _AT_FDCWD = -100  # <fcntl.h>
 _RENAME_EXCHANGE = 2  # <linux/fs.h>
+_NO_LOCK = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}  # some network file systems
 _NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
 
 
@@ -76,6 +91,7 @@ def staged_directory(
     *,
     overwrite: bool,
     marker: str | None = None,
+    known: Known | None = None,
     discard: Callable[[Path], None] = shutil.rmtree,
 ) -> Iterator[Path]:
     """Yield an empty directory beside ``target`` that becomes ``target`` when the block ends well.
@@ -83,13 +99,15 @@ def staged_directory(
     Every file and directory in it is synced first. A new target appears by one rename; an old one
     is exchanged for the new in one step where the system can (Linux), by renames elsewhere,
     and removed afterwards. If the block raises, or the disk refuses, the staging directory is
-    removed, with the parents that were made for it, and ``target`` is as it was.
+    removed, with the parents that were made for it, and ``target`` is as it was. What killed
+    processes left beside ``target`` goes first.
 
     Args:
         target: The directory to write; missing parents are made.
         overwrite: Whether an old directory that holds anything may be replaced.
         marker: Name of a file that an old directory must hold to be replaced: keeps a mistyped
             target from deleting something else.
+        known: Gives the files that may go with an old directory; any other keeps it.
         discard: Removes the old directory, or the staging directory of a block that failed.
 
     Raises:
@@ -97,15 +115,16 @@ def staged_directory(
     """
     target = Path(os.path.realpath(target))
     with mapped_errors(target):
-        require_replaceable(target, overwrite=overwrite, marker=marker)
-        with _parents(target):
-            staging = sibling(target)
-            os.mkdir(staging)
+        require_replaceable(target, overwrite=overwrite, marker=marker, known=known)
+        with suppress(StorageError):  # the next attempt goes on
+            clear_unfinished(target, discard)
+        with _parents(target), _staging(target) as staging:
             try:
-                yield staging
+                with _named(staging, target):
+                    yield staging
                 _sync_tree(staging)
                 # Again: an export takes a while, and another may have got there first.
-                require_replaceable(target, overwrite=overwrite, marker=marker)
+                require_replaceable(target, overwrite=overwrite, marker=marker, known=known)
                 _publish(staging, target, discard)
             except BaseException:
                 with suppress(OSError, StorageError):
@@ -113,23 +132,46 @@ def staged_directory(
                 raise
 
 
-@contextmanager
-def exclusive(directory: Path) -> Iterator[None]:
-    """Hold ``directory`` against every other process that asks for it this way; wait if need be.
+def clear_unfinished(target: Path, discard: Callable[[Path], None], *, wait: bool = False) -> None:
+    """Remove the directories that killed processes left beside ``target``.
 
-    The lock belongs to the open directory: it leaves no file, and it ends with the process. If
-    another directory took that name while we waited, that one is held.
-    Where the system has no ``flock`` (Windows) it excludes nobody.
+    Args:
+        target: What :func:`staged_directory` was asked for.
+        discard: Removes one.
+        wait: Whether to wait for a process that works in one; else that one stays.
 
     Raises:
-        StorageError: The directory cannot be opened or locked.
+        StorageError: The disk refused; what is left waits for the next call.
     """
-    with mapped_errors(directory):
-        descriptor = _hold(directory)
     try:
-        yield
-    finally:
-        os.close(descriptor)
+        for each in _unfinished(target):
+            with suppress(BlockingIOError, FileNotFoundError):  # in use, or gone by now
+                descriptor = hold(each, wait=wait)
+                try:
+                    discard(each)
+                finally:
+                    os.close(descriptor)
+    except OSError as error:
+        raise StorageError(
+            f"what a killed process left beside {target} cannot be removed yet: "
+            f"{error.strerror or error}; the next attempt goes on"
+        ) from error
+
+
+def _unfinished(target: Path) -> list[Path]:
+    prefix = f".{target.name}."
+    try:
+        entries = os.scandir(target.parent)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    with entries:
+        return [
+            target.with_name(each.name)
+            for each in entries
+            if each.name.startswith(prefix)
+            and is_temporary(each.name)
+            and each.is_dir(follow_symlinks=False)
+        ]
 
 
 def without_waiting(path: str, flags: int) -> int:
@@ -137,7 +179,9 @@ def without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def require_replaceable(target: Path, *, overwrite: bool, marker: str | None = None) -> None:
+def require_replaceable(
+    target: Path, *, overwrite: bool, marker: str | None = None, known: Known | None = None
+) -> None:
     """Ask what :func:`staged_directory` will ask, before the work that fills it.
 
     Raises:
@@ -155,6 +199,72 @@ def require_replaceable(target: Path, *, overwrite: bool, marker: str | None = N
         raise StorageError(f"{target} holds no {marker}, so it is not replaced: remove it yourself")
     if Path.cwd().is_relative_to(target):
         raise StorageError(f"{target} is in use: leave that directory before replacing it")
+    foreign = None if known is None else _foreign(target, known(target))
+    if foreign is not None:
+        raise StorageError(
+            f"{foreign} would go with {target}, and no export wrote it: move it elsewhere, or name "
+            "another place"
+        )
+
+
+def _foreign(directory: Path, known: Collection[str]) -> Path | None:
+    """Return the first file or link below a directory that is not known, but for our temporaries.
+
+    Raises:
+        StorageError: Nobody can look into a directory there.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise StorageError(
+            f"nobody can tell what is in {error.filename} ({error.strerror}): make it readable"
+        ) from error
+
+    for folder, folders, names in os.walk(directory, onerror=refuse):
+        folders[:] = sorted(each for each in folders if not is_temporary(each))
+        links = [each for each in folders if Path(folder, each).is_symlink()]
+        for path in (Path(folder, each) for each in sorted([*names, *links])):
+            if path.relative_to(directory).as_posix() not in known and not is_temporary(path.name):
+                return path
+    return None
+
+
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """Make a directory beside ``target``, and hold it: what nobody holds was left by a crash."""
+    descriptor: int | None = None
+    while descriptor is None:
+        staging = sibling(target)
+        os.mkdir(staging)
+        try:
+            descriptor = hold(staging)
+        except FileNotFoundError:  # another process took it for such, before we held it
+            continue
+        except OSError as error:
+            if error.errno in _NO_LOCK:
+                break
+            with suppress(OSError):
+                os.rmdir(staging)
+            raise
+    try:
+        yield staging
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextmanager
+def _named(staging: Path, target: Path) -> Iterator[None]:
+    """Let errors name the place that was asked for, not the one beside it."""
+    try:
+        yield
+    except PfmEdgeError as error:
+        message = str(error).replace(str(staging), str(target))
+        error.args = (message, *error.args[1:])
+        raise
+    except OSError as error:
+        if isinstance(error.filename, str):
+            error.filename = error.filename.replace(str(staging), str(target))
+        raise
 
 
 @contextmanager
@@ -181,12 +291,13 @@ def _publish(staging: Path, target: Path, discard: Callable[[Path], None]) -> No
     with exclusive(target):  # a forget that writes there ends first, or begins in the new one
         _exchange(staging, target)
         _sync_or_undo(target.parent, lambda: _exchange(staging, target))
-    try:
-        discard(staging)  # the old directory, by now
-    except (OSError, StorageError) as error:
-        raise StorageError(
-            f"{target} is new and complete, but the old one stays: remove {staging}"
-        ) from error
+        try:
+            discard(staging)  # the old directory, by now
+        except (OSError, StorageError) as error:
+            raise StorageError(
+                f"{target} is new and complete, but the old one stays for now: {staging}; the next "
+                "export there removes it"
+            ) from error
 
 
 def _exchange(one: Path, other: Path) -> None:
@@ -243,25 +354,3 @@ def _sync_tree(directory: Path) -> None:
         for name in files:
             sync(Path(folder, name))
         sync(Path(folder))
-
-
-def _hold(directory: Path) -> int:
-    while True:
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            _lock(descriptor)
-            held = os.path.samestat(os.fstat(descriptor), directory.stat())
-        except BaseException:
-            os.close(descriptor)
-            raise
-        if held:
-            return descriptor
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> None:
-    try:
-        import fcntl  # noqa: PLC0415 (POSIX only)
-    except ImportError:
-        return
-    fcntl.flock(descriptor, fcntl.LOCK_EX)

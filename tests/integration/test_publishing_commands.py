@@ -232,7 +232,7 @@ def test_an_interrupted_forget_is_finished_by_what_comes_next(
     if command == "forget":
         assert printed.out == f"forgotten: {gone}\n"
     else:
-        assert "an interrupted forget of 1 classes is finished now" in printed.err
+        assert "an interrupted forget of 1 class is finished now" in printed.err
     assert read_registry(run / "classes.json").unfinished == ()
 
 
@@ -270,7 +270,7 @@ def test_a_person_is_asked(run, capsys, monkeypatch):
 
     monkeypatch.setattr("typer.confirm", declined)
     assert main(["forget", str(run)]) == 1
-    assert answers == ["Class id or label", f"Forget 1 classes of {run} for good?"]
+    assert answers == ["Class id or label", f"Forget 1 class of {run} for good?"]
     assert f"class {gone}" in capsys.readouterr().err
     assert id_of(run, "7") == gone
     monkeypatch.setattr("typer.confirm", lambda text, abort, err: True)

@@ -11,15 +11,15 @@ from pfm_edge_exporters._build_progress import BuildProgress
 from pfm_edge_exporters.targets._erase import erase_classes, erase_unfinished
 from pfm_edge_exporters.targets._export import Announce, TargetReport, export_target
 from pfm_edge_exporters.targets._options import OptionInfo, describe_options, parse_options
-from pfm_edge_exporters.targets._record import (
+from pfm_edge_exporters.targets._registry import TARGETS, find_target
+from pfm_edge_exporters.targets._target import Target
+from pfm_edge_exporters.targets.onnx import SUMMARY as ONNX_SUMMARY
+from pfm_edge_runtime.artefacts import (
     RECORD_FILE,
     TargetRecord,
     artefacts_in,
     is_artefact,
 )
-from pfm_edge_exporters.targets._registry import TARGETS, find_target
-from pfm_edge_exporters.targets._target import Target
-from pfm_edge_exporters.targets.onnx import SUMMARY as ONNX_SUMMARY
 
 __all__ = [
     "ONNX_SUMMARY",

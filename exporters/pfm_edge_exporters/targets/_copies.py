@@ -12,14 +12,13 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from pfm_edge_exporters.targets._record import RECORD_FILE, TargetRecord, is_artefact
+from pfm_edge_runtime.artefacts import CONFIGURATION, RECORD_FILE, TargetRecord, is_artefact
 from pfm_edge_runtime.bundle import ClassId
 from pfm_edge_runtime.digest import digest_of
 from pfm_edge_runtime.errors import PackageError
 
 __all__ = ["is_version", "require_known", "require_no_copy"]
 
-_CONFIGURATION = ".pbtxt"
 _TEMPORARY = ".tmp"
 _DEPTH = 2  # where Triton has models: REPOSITORY/MODEL/VERSION/FILE
 
@@ -47,7 +46,7 @@ def require_known(directory: Path, record: TargetRecord) -> None:
                 or is_version(name.partition("/")[0])
                 or name in record.files
                 or name == RECORD_FILE
-                or path.suffix == _CONFIGURATION
+                or path.suffix == CONFIGURATION
             ):
                 continue
             raise PackageError(

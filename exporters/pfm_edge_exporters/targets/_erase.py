@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pfm_edge_exporters.targets._copies import require_known, require_no_copy
 from pfm_edge_exporters.targets._publish import erase_tree, publish
-from pfm_edge_exporters.targets._record import RECORD_FILE, TargetRecord, is_artefact
 from pfm_edge_exporters.targets._registry import find_target
+from pfm_edge_runtime.artefacts import RECORD_FILE, TargetRecord, is_artefact
 from pfm_edge_runtime.bundle import ClassId
 from pfm_edge_runtime.errors import ConfigError, PackageError, StorageError
 from pfm_edge_runtime.store import exclusive

@@ -10,6 +10,7 @@ All of the work is done in memory. Only then is a directory filled beside its pl
 for what was there: a build that fails, or is killed, leaves nothing.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,12 +19,12 @@ from types import MappingProxyType
 from typing import Any
 
 from pfm_edge_exporters._build_progress import BuildProgress
+from pfm_edge_exporters._places import artefact_files, require_outside
 from pfm_edge_exporters.targets._class_data import class_axes
 from pfm_edge_exporters.targets._options import as_texts
 from pfm_edge_exporters.targets._publish import publish
-from pfm_edge_exporters.targets._record import RECORD_FILE, TargetRecord
 from pfm_edge_exporters.targets._target import Draft, Job, Target, versions
-from pfm_edge_runtime.errors import ConfigError
+from pfm_edge_runtime.artefacts import RECORD_FILE, TargetRecord
 from pfm_edge_runtime.manifest import MANIFEST_FILE, ModelId
 from pfm_edge_runtime.package import ModelPackage, require_directory
 from pfm_edge_runtime.store import require_replaceable
@@ -115,13 +116,20 @@ def export_target(  # noqa: PLR0913 (each is a part of the request, all but thre
     require_directory(directory)
     target.check()
     place = _place(directory, target, options, out)
-    require_replaceable(place, overwrite=overwrite, marker=RECORD_FILE)
+    require_replaceable(place, overwrite=overwrite, marker=RECORD_FILE, known=artefact_files)
     package = ModelPackage.open(directory)
     draft = target.make(Job(package, options, progress))
     record = _record(target, package, options, draft)
     announce(place, package)
     progress(1.0, "publishing")
-    sizes = publish(place, draft.fill, record, overwrite=overwrite, erasing=target.holds_classes)
+    sizes = publish(
+        place,
+        draft.fill,
+        record,
+        overwrite=overwrite,
+        erasing=target.holds_classes,
+        known=artefact_files,
+    )
     return TargetReport(
         target=target.name,
         path=place,
@@ -135,13 +143,7 @@ def export_target(  # noqa: PLR0913 (each is a part of the request, all but thre
 def _place(directory: Path, target: Target, options: Any, out: Path | None) -> Path:
     package = directory.absolute()
     place = target.place(out or target.default_out(directory, options), package, options)
-    if target.holds_classes:
-        inside = [each for each in place.absolute().parents if (each / MANIFEST_FILE).exists()]
-        if inside:
-            raise ConfigError(
-                f"{place} is in the model package {inside[0]}, where a device's forget does not "
-                f"look for it: name another place with --out"
-            )
+    require_outside(Path(os.path.realpath(place)), packages=target.holds_classes)
     return place
 
 

@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from pfm_edge_exporters.targets._record import RECORD_FILE, TargetRecord
+from pfm_edge_runtime.artefacts import RECORD_FILE, TargetRecord
 from pfm_edge_runtime.digest import digest_of
 from pfm_edge_runtime.erasure import erase
-from pfm_edge_runtime.store import staged_directory
+from pfm_edge_runtime.store import Known, staged_directory
 
 __all__ = ["Fill", "erase_tree", "files_below", "publish"]
 
@@ -28,7 +28,13 @@ Fill: TypeAlias = Callable[[Path], None]
 
 
 def publish(
-    out: Path, fill: Fill, record: TargetRecord, *, overwrite: bool, erasing: bool
+    out: Path,
+    fill: Fill,
+    record: TargetRecord,
+    *,
+    overwrite: bool,
+    erasing: bool,
+    known: Known | None = None,
 ) -> dict[str, int]:
     """Write an artefact, whole or not at all, and erase the one that was there.
 
@@ -38,6 +44,7 @@ def publish(
         record: What to say of it; the digests of the files are added.
         overwrite: Whether an artefact that is there may be replaced.
         erasing: Whether its bytes are overwritten, because they hold classes.
+        known: Gives the files that may go with it; all of them by default.
 
     Returns:
         The size of every file in bytes, by its path in the directory.
@@ -46,7 +53,9 @@ def publish(
         StorageError: Something else is there, or the disk refused.
     """
     discard = erase_tree if erasing else shutil.rmtree
-    with staged_directory(out, overwrite=overwrite, marker=RECORD_FILE, discard=discard) as staging:
+    with staged_directory(
+        out, overwrite=overwrite, marker=RECORD_FILE, known=known, discard=discard
+    ) as staging:
         (staging / RECORD_FILE).write_bytes(record.to_bytes())
         fill(staging)
         files = {

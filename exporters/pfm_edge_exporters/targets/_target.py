@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 
 from pfm_edge_exporters._build_progress import BuildProgress
 from pfm_edge_exporters.targets._publish import Fill
-from pfm_edge_exporters.targets._record import TargetRecord
 from pfm_edge_runtime._phrases import nearest
+from pfm_edge_runtime.artefacts import TargetRecord
 from pfm_edge_runtime.bundle import ClassId
 from pfm_edge_runtime.errors import ConfigError
 from pfm_edge_runtime.manifest import Variant

@@ -39,8 +39,8 @@ from pfm_edge_exporters.targets._class_data import (
 )
 from pfm_edge_exporters.targets._options import flag, option, text
 from pfm_edge_exporters.targets._publish import Fill
-from pfm_edge_exporters.targets._record import RECORD_FILE, TargetRecord
 from pfm_edge_exporters.targets._target import Draft, Job, Target, find_variant, versions
+from pfm_edge_runtime.artefacts import RECORD_FILE, TargetRecord
 from pfm_edge_runtime.bundle import ClassId
 from pfm_edge_runtime.errors import PackageError
 

@@ -36,10 +36,10 @@ from pfm_edge_exporters.targets._class_data import (
 )
 from pfm_edge_exporters.targets._options import choice, option, text, whole
 from pfm_edge_exporters.targets._publish import Fill
-from pfm_edge_exporters.targets._record import RECORD_FILE, TargetRecord
 from pfm_edge_exporters.targets._target import Draft, Job, Target, find_variant, versions
 from pfm_edge_exporters.triton_from_onnx import TritonModel, triton_config
 from pfm_edge_runtime.agreement import TOLERANCES
+from pfm_edge_runtime.artefacts import RECORD_FILE, TargetRecord
 from pfm_edge_runtime.backends import load_backend
 from pfm_edge_runtime.bundle import ClassId
 from pfm_edge_runtime.errors import ConfigError, PackageError

@@ -270,3 +270,59 @@ def test_a_directory_is_not_exchanged_while_somebody_holds_it(tmp_path: Path) ->
     assert seen in ([["old"]], [["new"]])
     assert _names(target) == ["new"]
     assert _names(tmp_path) == ["model"]
+
+
+def test_what_is_not_known_keeps_a_directory_and_is_named(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    _write(target, "old", overwrite=False)
+    (target / ".model.0123456789abcdef.tmp").mkdir()
+    (target / ".model.0123456789abcdef.tmp" / "file").touch()  # of a process that was killed
+    (target / ".file.dying").touch()
+    (target / "empty").mkdir()
+    (target / "link").symlink_to(target / "inner")
+    for foreign, known in (
+        (target / "link", {"manifest.json", "inner/file"}),
+        (target / "inner" / "file", {"manifest.json", "link"}),
+    ):
+        with (
+            pytest.raises(StorageError, match=f"{foreign} would go with {target}"),
+            staged_directory(target, overwrite=True, known=lambda _, found=known: found),
+        ):
+            raise AssertionError("the work began")
+        assert foreign.exists()
+    (target / "link").unlink()
+    with staged_directory(
+        target, overwrite=True, known=lambda _: {"manifest.json", "inner/file"}
+    ) as staging:
+        (staging / "new").touch()
+    assert _names(target) == ["new"]
+
+
+def test_what_a_killed_process_left_goes_and_what_one_works_in_stays(tmp_path: Path) -> None:
+    names = [f".model.{digit * 16}.tmp" for digit in "abc"]
+    for name in names[:2]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "graph").touch()
+    (tmp_path / names[2]).touch()  # a file of that name is another function's
+    with exclusive(tmp_path / names[1]):
+        _write(tmp_path / "model", "new", overwrite=False)
+    assert _names(tmp_path) == [*names[1:], "model"]
+    with staged_directory(tmp_path / "model", overwrite=True) as staging:
+        (staging / "ours").touch()
+        _write(tmp_path / "model", "theirs", overwrite=True)  # does not take ours for a leftover
+    assert _names(tmp_path) == [names[2], "model"]
+    assert _names(tmp_path / "model") == ["ours"]
+
+
+def test_an_error_names_the_place_that_was_asked_for(tmp_path: Path) -> None:
+    def fail(error: type[Exception]) -> None:
+        with staged_directory(tmp_path / "model", overwrite=False) as staging:
+            if error is OSError:
+                raise OSError(28, "No space left on device", str(staging / "graph"))
+            raise StorageError(f"{staging / 'graph'} cannot be written")
+
+    for error in (OSError, StorageError):
+        with pytest.raises(StorageError) as caught:
+            fail(error)
+        assert str(tmp_path / "model" / "graph") in str(caught.value)
+        assert ".tmp" not in str(caught.value)

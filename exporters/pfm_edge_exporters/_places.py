@@ -1,0 +1,114 @@
+"""Where an export may go: what it may replace there, what it may not lie in, and how that goes.
+
+Owns the difference between what an export wrote and what somebody put beside it: the first may be
+replaced, the second never is::
+
+    require_place(Path("model"), overwrite=True)     # or an error names what is in the way
+    discard_package(Path(".model.0123456789abcdef.tmp"))    # its bundle's bytes are overwritten
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from pfm_edge_runtime.artefacts import RECORD_FILE, TargetRecord, artefacts_in, is_artefact
+from pfm_edge_runtime.erasure import erase, finish
+from pfm_edge_runtime.errors import ConfigError, ManifestError, StorageError
+from pfm_edge_runtime.manifest import BUNDLE_FILE, GOLDEN_FILE, MANIFEST_FILE, Manifest
+from pfm_edge_runtime.store import require_replaceable
+
+__all__ = [
+    "artefact_files",
+    "discard_package",
+    "package_files",
+    "require_outside",
+    "require_place",
+]
+
+_GRAPH = re.compile(r"backbone(?:\.[a-z0-9-]+)*\.onnx")
+
+
+def require_place(out: Path, *, overwrite: bool) -> None:
+    """Require that a package may be written there, before the work that makes it.
+
+    Raises:
+        ConfigError: It is in another package, or in an artefact.
+        StorageError: What is there may not be replaced.
+    """
+    place = Path(os.path.realpath(out))
+    require_outside(place, packages=True)
+    made = artefacts_in(place)
+    if made and made[0] == place:
+        raise StorageError(f"{place} is no model package, but was made of one: name another --out")
+    if made:  # hours of building may be in there
+        raise StorageError(
+            f"{made[0]} was made of the package that is in {out}, and would go with it: move it "
+            "elsewhere or remove it, and build it again from the new package"
+        )
+    require_replaceable(place, overwrite=overwrite, marker=MANIFEST_FILE, known=package_files)
+
+
+def require_outside(place: Path, *, packages: bool) -> None:
+    """Require that no directory around a place is an artefact, or a package.
+
+    Args:
+        place: An absolute path.
+        packages: Whether packages are asked for, too; engines lie in one.
+
+    Raises:
+        ConfigError: One is: whoever replaces it would replace what is in it.
+    """
+    for each in place.parents:
+        if (
+            packages
+            and os.path.lexists(each / MANIFEST_FILE)
+            and os.path.lexists(each / BUNDLE_FILE)
+        ):
+            raise ConfigError(
+                f"{place} is in the model package {each}, where no forget looks for it: name "
+                "another place with --out"
+            )
+        if is_artefact(each):
+            raise ConfigError(
+                f"{place} is in {each}, which an export replaces as a whole: name another place "
+                "with --out"
+            )
+
+
+def package_files(directory: Path) -> Collection[str]:
+    """Return which files an export wrote into a package.
+
+    Where the manifest is damaged, those that are named as an export names them.
+    """
+    try:
+        listed = set(Manifest.from_bytes((directory / MANIFEST_FILE).read_bytes()).files)
+    except (ManifestError, OSError):
+        names = (each.name for each in directory.iterdir())
+        listed = {GOLDEN_FILE, *filter(_GRAPH.fullmatch, names)}
+    return {MANIFEST_FILE, BUNDLE_FILE, *listed}
+
+
+def artefact_files(directory: Path) -> Collection[str]:
+    """Return which files an export wrote into an artefact.
+
+    Raises:
+        PackageError: Its record is damaged, so nobody knows.
+    """
+    return {RECORD_FILE, *TargetRecord.read(directory).files}
+
+
+def discard_package(directory: Path) -> None:
+    """Remove a package, and overwrite its bundle first, for the classes in it.
+
+    Raises:
+        StorageError: The disk refused.
+        OSError: As StorageError.
+    """
+    bundle = directory / BUNDLE_FILE
+    if directory.is_dir():
+        finish(bundle)
+    if os.path.lexists(bundle):
+        erase(bundle)
+    shutil.rmtree(directory)

@@ -1,0 +1,98 @@
+"""Where an export may go: nobody's files are replaced, and replaced classes are overwritten."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pfm_edge_exporters import OnnxFromTorch
+from pfm_edge_exporters.targets import export_target, find_target
+from pfm_edge_runtime.errors import ConfigError, PfmEdgeError, StorageError
+from tests.support.tiny_export import FILES, contents, export
+from tests.support.tiny_package import TinyPackage, write_tiny_package
+from tests.support.tiny_torch import prefix_graph
+
+
+@pytest.fixture(autouse=True)
+def converted(monkeypatch):
+    """Skip the conversion, which other tests exercise: its result is known."""
+    graph = prefix_graph()
+    monkeypatch.setattr(OnnxFromTorch, "export", lambda _self, _source: graph)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> TinyPackage:
+    return write_tiny_package(tmp_path / "model")
+
+
+def make(package: TinyPackage, name: str, out: Path) -> Path:
+    target = find_target(name)
+    options = target.options()
+    return export_target(package.directory, target, options, out=out, overwrite=True).path
+
+
+def refused(error: type[PfmEdgeError], operation) -> str:
+    with pytest.raises(error) as caught:
+        operation()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_somebody_put_into_a_package_keeps_it(tmp_path):
+    out = export(tmp_path / "model").path
+    for foreign in (out / "NOTES.txt", out / "mine" / "manifest.json"):
+        foreign.parent.mkdir(exist_ok=True)
+        foreign.write_text("mine")
+        before = contents(tmp_path)
+        message = refused(StorageError, lambda: export(out, overwrite=True))
+        assert message.startswith(f"{foreign} would go with {out}")
+        assert contents(tmp_path) == before
+        foreign.unlink()
+    (out / ".bundle.safetensors.dying").touch()  # what is ours does not
+    (out / "manifest.json").write_bytes(b"damaged")
+    export(out, overwrite=True)
+    assert contents(out).keys() == FILES
+
+
+def test_nothing_is_exported_into_what_an_export_replaces(tiny, tmp_path):
+    made = make(tiny, "ort-adapter", tmp_path / "adapter")
+    before = contents(tmp_path)
+    for out, inside in ((tiny.directory, tiny.directory), (made, made)):
+        inner = out / "a" / "b"
+        assert f"{inner} is in " in refused(ConfigError, lambda to=inner: export(to))
+        message = refused(ConfigError, lambda to=inner: make(tiny, "ort-adapter", to))
+        assert f" {inside}, " in message
+    message = refused(StorageError, lambda: export(made, overwrite=True))
+    assert message.startswith(f"{made} is no model package")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["triton", "ort-adapter"])
+def test_what_somebody_put_into_an_artefact_keeps_it(tiny, tmp_path, name):
+    made = make(tiny, name, tmp_path / "made")
+    (made / "mine").mkdir()
+    (made / "mine" / "labels.txt").write_text("mine")
+    before = contents(made)
+    message = refused(StorageError, lambda: make(tiny, name, tmp_path / "made"))
+    assert message.startswith(f"{made / 'mine' / 'labels.txt'} would go with {made}")
+    assert contents(made) == before
+    (made / "mine" / "labels.txt").unlink()
+    make(tiny, name, tmp_path / "made")
+    assert contents(made).keys() == before.keys() - {"mine/labels.txt"}
+
+
+def test_the_classes_of_a_package_that_is_replaced_are_overwritten(tmp_path, monkeypatch):
+    out = export(tmp_path / "model").path
+    size, removed, unlink = (out / "bundle.safetensors").stat().st_size, [], os.unlink
+
+    def watched(path, *, dir_fd=None):
+        if os.path.basename(path) == "bundle.safetensors":  # noqa: PTH119 (beside a descriptor)
+            descriptor = os.open(path, os.O_RDONLY, dir_fd=dir_fd)
+            removed.append(os.read(descriptor, 2 * size))
+            os.close(descriptor)
+        unlink(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", watched)
+    export(out, overwrite=True)
+    assert removed == [bytes(size)]
+    assert (out / "bundle.safetensors").stat().st_size == size
