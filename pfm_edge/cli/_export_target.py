@@ -13,6 +13,7 @@ import typer
 
 from pfm_edge.cli._console import bar, print_json, say
 from pfm_edge.cli._forget import finish_run
+from pfm_edge.cli._sources import is_package, is_run
 from pfm_edge_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _require_run(context: typer.Context, source: Path) -> None:
             f"target {_ONNX} does not take {_spelling(context, foreign[0])}; its options are in "
             "pfm-edge export --help"
         )
-    if (source / "manifest.json").exists():
+    if is_package(source):
         raise ConfigError(
             f"{source} is a model package already: name what to make of it, as in --target triton"
         )
@@ -159,7 +160,12 @@ def _require_own_options(context: typer.Context, target: "Target") -> None:
             f"{_ONNX}; pfm-edge export --list-targets says what it takes"
         )
     run, untracked = _is_given(context, "forget_run"), _is_given(context, "untracked")
-    if target.holds_classes and run == untracked:
+    if target.holds_classes and run and untracked:
+        raise ConfigError(
+            "--run lets a forget of the run reach the artefact, and --untracked lets none: give "
+            "one of them, not both"
+        )
+    if target.holds_classes and not (run or untracked):
         raise ConfigError(
             f"target {target.name} writes class tensors: name the run whose forget shall reach "
             "them, --run RUN, or say --untracked"
@@ -170,7 +176,7 @@ def _require_own_options(context: typer.Context, target: "Target") -> None:
 
 
 def _require_package(source: Path, target: "Target") -> None:
-    if (source / "classes.json").exists() and not (source / "manifest.json").exists():
+    if is_run(source):
         raise ConfigError(
             f"{source} is a training run, and target {target.name} takes a model package: "
             f"pfm-edge export {source} --out model makes one"

@@ -2,7 +2,7 @@
 
 Owns how they are put, so that every message says them alike::
 
-    nearest("daysy", ["daisy", "rose"])      # "; did you mean 'daisy'?"
+    nearest("daysy", ["daisy", "rose"])      # " (did you mean 'daisy'?)"
     class_count(1)                           # "1 class"
 """
 
@@ -18,7 +18,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint at the known name closest to ``name``, or nothing if none is close."""
     by_folded = {each.casefold(): each for each in known}
     found = get_close_matches(name.casefold(), by_folded, n=1, cutoff=_LEAST_SIMILAR)
-    return f"; did you mean {by_folded[found[0]]!r}?" if found else ""
+    return f" (did you mean {by_folded[found[0]]!r}?)" if found else ""
 
 
 def class_count(count: int) -> str:

@@ -187,9 +187,12 @@ class VerifiedArtefact:
         """Return what was verified, and what was not, in a line."""
         count = len(self.record.files)
         edited = f"; changed by hand: {', '.join(self.edited)}" if self.edited else ""
+        beyond = (
+            "nothing else was verified" if self.record.class_axes else "not run: no backend here"
+        )
         return (
-            f"{self.record.target}: {count} file{'s'[: count != 1]} with the digests of "
-            f"{RECORD_FILE}{edited}; not run: no backend here"
+            f"{self.record.target}: {count} file{'s'[: count != 1]}, digests as {RECORD_FILE} has "
+            f"them{edited}; {beyond}"
         )
 
 

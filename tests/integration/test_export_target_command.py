@@ -29,7 +29,7 @@ def test_the_targets_are_listed_with_what_each_takes(capsys):
     assert (listed["onnx"]["takes"], listed["triton"]["takes"]) == ("run", "package")
     assert any(each["name"].startswith("--key") for each in listed["onnx"]["options"])
     assert not any("--json" in each["name"] for each in listed["onnx"]["options"])
-    assert "-O timing_cache" in {each["name"] for each in listed["tensorrt"]["options"]}
+    assert "-O timing-cache" in {each["name"] for each in listed["tensorrt"]["options"]}
     assert main(["export", "--list-targets"]) == 0
     text = capsys.readouterr().out
     for target in TARGETS.values():
@@ -45,6 +45,7 @@ def test_what_a_target_does_not_take_is_one_helpful_line(tiny, capsys):
         ([tiny, "--untracked"], "target onnx does not take --untracked"),
         ([tiny, "--target", "triton", "--key", "k"], "does not take --key, which is for onnx"),
         ([tiny, "--target", "triton"], "name the run whose forget shall reach them"),
+        ([tiny, "--target", "triton", "--run", "r", "--untracked"], "one of them, not both"),
         ([tiny, "--target", "tensorrt-rtx", "--untracked"], "writes no class"),
         ([tiny, "--target", "tensorrt-rtx", "-O", "levl=1"], "takes no option 'levl'"),
         ([tiny.directory / "no", "--target", "triton", "--untracked"], "is no model package"),

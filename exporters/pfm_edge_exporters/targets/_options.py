@@ -69,7 +69,9 @@ def option(default: T, *, parse: Callable[[str], T], kind: str, help: str) -> T:
 def describe_options(options: type) -> tuple[OptionInfo, ...]:
     """List the options of a dataclass, in order."""
     return tuple(
-        OptionInfo(each.name, each.metadata["kind"], _shown(each.default), each.metadata["help"])
+        OptionInfo(
+            _dashed(each.name), each.metadata["kind"], _shown(each.default), each.metadata["help"]
+        )
         for each in fields(options)
     )
 
@@ -105,15 +107,17 @@ def parse_options(
             raise ConfigError(_unknown(target, key, list(known), others or {}))
         if not equals:
             kind = known[name].metadata["kind"]
+            name = _dashed(name)
             raise ConfigError(f"option {name} needs a value, {kind}: -O {name}=…")
         if name in values:
-            raise ConfigError(f"option {name} is given twice")
+            raise ConfigError(f"option {_dashed(name)} is given twice")
         try:
             values[name] = known[name].metadata["parse"](value.strip())
         except (PfmEdgeError, ValueError) as error:
+            why = f": {error}" if isinstance(error, PfmEdgeError) else ""
             raise ConfigError(
-                f"option {name} of target {target} must be {known[name].metadata['kind']}, "
-                f"not {value!r:.80}"
+                f"option {_dashed(name)} of target {target} must be "
+                f"{known[name].metadata['kind']}, not {value!r:.80}{why}"
             ) from error
     return options(**values)
 
@@ -171,6 +175,11 @@ def size_ranges(value: str) -> tuple[Range, ...]:
     return tuple(map(size_range, value.split(",")))
 
 
+def _dashed(name: str) -> str:
+    """Return an option's name as documentation has it; underscores are read, too."""
+    return name.replace("_", "-")
+
+
 def _shown(value: object) -> str:
     if value is None:
         return ""
@@ -186,6 +195,7 @@ def _unknown(target: str, key: str, known: list[str], others: Mapping[str, type]
     owners = [
         other for other, each in others.items() if name in {option.name for option in fields(each)}
     ]
-    hint = f" (target {' and '.join(owners)} does)" if owners else nearest(name, known)
-    takes = f"it takes {', '.join(known)}" if known else "it takes none"
+    names = list(map(_dashed, known))
+    hint = f" (target {' and '.join(owners)} does)" if owners else nearest(_dashed(name), names)
+    takes = f"it takes {', '.join(names)}" if names else "it takes none"
     return f"target {target} takes no option {key.strip()!r:.80}{hint}; {takes}"
