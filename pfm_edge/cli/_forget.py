@@ -7,6 +7,7 @@ import typer
 
 from pfm_edge.cli._console import can_ask, print_json, say
 from pfm_edge.cli._names import read_names
+from pfm_edge.cli._sources import is_package
 from pfm_edge_runtime._phrases import class_count
 from pfm_edge_runtime.errors import ConfigError
 
@@ -54,7 +55,7 @@ def forget_command(
     if as_json:
         print_json({"run": str(run), **report.as_dict()})
     else:
-        _print(report)
+        _print(run, report)
 
 
 def finish_run(path: Path) -> None:
@@ -82,13 +83,20 @@ def _confirm(run: Path, class_ids: tuple["ClassId", ...]) -> None:
     typer.confirm(f"Forget {class_count(len(class_ids))} of {run} for good?", abort=True, err=True)
 
 
-def _print(report: "RunForgotten") -> None:
+def _print(run: Path, report: "RunForgotten") -> None:
     for class_id in report.class_ids:
         typer.echo(f"forgotten: {class_id}")
     for path, old in report.checkpoints.items():
         say(f"{path}: rewritten; its old bytes were {_deed(old)}")
     for package in report.packages:
         say(f"{package}: holds none of them")
+    package = next(filter(is_package, report.packages), None)
+    if package is not None:
+        say(
+            "A device elsewhere that has used such a package refuses it now, as classes are missing: "
+            f"issue a new bundle, pfm-edge export {run} --out {package} --overwrite (with --key, where it was "
+            "signed), or publish one over the air"
+        )
     for package in report.missing:
         say(f"{package}: not found; if that package is elsewhere, it holds them still")
     say(_STAYS)

@@ -12,6 +12,7 @@ from pfm_edge.erasing import forget_in_run
 from pfm_edge.registry import read_registry
 from pfm_edge.training import Run, in_use
 from pfm_edge_runtime.bundle import Bundle
+from pfm_edge_runtime.errors import VerificationError
 from pfm_edge_runtime.opening import open_model
 
 CONFIG = """
@@ -165,6 +166,26 @@ def test_a_device_memory_here_learns_what_goes_from_its_packages(run, tmp_path, 
     assert gone in opened.state.memory.tombstones
     assert opened.state.memory.erased(gone) is not None
     assert opened.problem is None
+
+
+@pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
+def test_another_device_is_told_the_way_on_and_it_is_one(run, key, tmp_path, capsys, signed):
+    """It saw the bundle with the class, and cannot tell a forget from a theft."""
+    model, gone = tmp_path / "model", id_of(run, "7")
+    export = ["export", str(run), "--out", str(model), "--overwrite"]
+    if signed:
+        export += ["--key", str(key)]
+    assert main(export) == 0
+    device = open_model(model, state=tmp_path / "elsewhere").state
+    capsys.readouterr()
+    assert main(["forget", str(run), "--class", gone, "--yes"]) == 0
+    way = f"pfm-edge export {run} --out {model} --overwrite"
+    assert way in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(VerificationError, match=r"step 11.* lacks 1 of .* RUN --out") as caught:
+        open_model(model, state=device)
+    assert "that this device had;" in str(caught.value)  # the one that it had would undo the forget
+    assert main(export) == 0
+    assert gone not in open_model(model, state=device).bundle.class_ids
 
 
 def test_a_device_memory_that_does_not_know_the_package_is_left_alone(run, tmp_path, device_state):

@@ -55,7 +55,8 @@ _FIXES: dict[int | None, str] = {  # of what is well formed, and not what it cla
     "--replace-trust",
     4: "take the bundle that was exported with this very package",
     5: "take the newest bundle of this model, or export a new one",
-    11: "take the bundle that this device had, or a newer one",
+    11: "take a newer bundle of this model; after pfm-edge forget, the publisher issues one with "
+    "pfm-edge export RUN --out PACKAGE --overwrite",
 }
 
 
