@@ -93,9 +93,9 @@ def _print(run: Path, report: "RunForgotten") -> None:
     package = next(filter(is_package, report.packages), None)
     if package is not None:
         say(
-            "A device elsewhere that has used such a package refuses it now, as classes are missing: "
-            f"issue a new bundle, pfm-edge export {run} --out {package} --overwrite (with --key, where it was "
-            "signed), or publish one over the air"
+            "A device elsewhere that has used such a package refuses it now, as classes are "
+            f"missing: issue a new bundle, pfm-edge export {run} --out {package} --overwrite (with "
+            "--key, where it was signed), or publish one over the air"
         )
     for package in report.missing:
         say(f"{package}: not found; if that package is elsewhere, it holds them still")
