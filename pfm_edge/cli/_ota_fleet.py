@@ -8,6 +8,7 @@ import typer
 
 from pfm_edge.cli._console import bar, print_json, print_table, say, table
 from pfm_edge.cli._ota_options import Json, Repository, open_repository
+from pfm_edge_runtime.errors import RepositoryError
 
 if TYPE_CHECKING:
     from pfm_edge.ota import FleetStatus, RepositoryState
@@ -59,6 +60,8 @@ def status_command(
 ) -> None:
     """Say what is in force, and what enrolled devices stated about every order to forget.
 
+    Exits with 1 when the repository cannot go on, or does not serve what is in force.
+
     Example: pfm-edge ota status repo --receipts receipts --html status.html
     """
     from pfm_edge import ota
@@ -79,10 +82,14 @@ def status_command(
         write_atomic(html, ota.fleet_page(fleet))
     if as_json:
         print_json({**state.as_dict(), "fleet": None if fleet is None else fleet.as_dict()})
-        return
-    _print_state(state)
-    if fleet is not None:
-        _print_fleet(fleet)
+    else:
+        _print_state(state)
+        if fleet is not None:
+            _print_fleet(fleet)
+    for each in state.problems:
+        say(each)
+    if state.problems:
+        raise RepositoryError(f"{repository}: it is not as it should be: see the lines above")
 
 
 def _print_state(state: "RepositoryState") -> None:

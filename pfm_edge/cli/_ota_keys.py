@@ -102,25 +102,34 @@ def rotate_key_command(
 
 def refresh_command(
     repository: Repository,
+    restored: Annotated[
+        bool,
+        typer.Option("--restored", help="Go on from an older copy, above all that was signed."),
+    ] = False,
     key: SignWith = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> None:
     """Sign anew what would expire, with the keys at hand; for a scheduler, once a day or hour.
 
-    Exits with 1 when devices cannot go on: the timestamp is not signed, or something has expired.
+    Puts back what is missing or altered where it is served. Exits with 1 when devices cannot go
+    on: the timestamp is not signed, something has expired, or a file is lost.
 
     Example: pfm-edge ota refresh repo
     """
     from pfm_edge import ota
 
     opened = open_repository(repository)
-    refreshed = ota.refresh(opened, signers=at_hand(opened, key, passphrase_file))
+    signers = at_hand(opened, key, passphrase_file)
+    if restored:
+        report(ota.restore(opened, signers=signers), as_json=as_json)
+        return
+    refreshed = ota.refresh(opened, signers=signers)
     if as_json:
         print_json(refreshed.as_dict())
     for line in refreshed.outcome.notes if not as_json else ():
         typer.echo(line)
-    for left in refreshed.left:
-        say(f"{left}")
+    for said in (*refreshed.mended, *map(str, refreshed.left), *refreshed.lost):
+        say(said)
     if not refreshed.fresh:
         raise RepositoryError(f"{repository}: devices cannot go on updating: see the lines above")

@@ -17,6 +17,7 @@ from pfm_edge.ota._metadata import Missing
 from pfm_edge.ota._publish import RolloutRequest, publish
 from pfm_edge.ota._refresh import Refreshed, refresh
 from pfm_edge.ota._repository import Outcome, PublisherRepository
+from pfm_edge.ota._restored import restore
 from pfm_edge.ota._roles import Role
 from pfm_edge.ota._rollout import set_rollout
 from pfm_edge.ota._rotation import KeyChange, rotate_key
@@ -52,6 +53,7 @@ __all__ = [
     "refresh",
     "repository_state",
     "require_ready",
+    "restore",
     "retire",
     "rotate_key",
     "set_rollout",

@@ -32,7 +32,10 @@ from pfm_edge.ota._roles import DELEGATED, Role
 from pfm_edge.ota._sealing import sealed
 from pfm_edge_runtime.errors import UpdateError
 
-__all__ = ["Change", "advance", "authority_of", "name_targets"]
+__all__ = ["RESTORED", "Change", "advance", "authority_of", "name_targets"]
+
+RESTORED = "restored"
+"""The kind of the change by which an older copy of a repository goes on."""
 
 _BASE = (Role.ROOT, Role.TARGETS, *DELEGATED)
 _JSON = ".json"

@@ -5,27 +5,32 @@ publisher starts it again from the top, and doing it twice is doing it once::
 
     finish(layout, registry)       # nothing to do: the usual case
 
-The order: the registry forgets; targets; root; targets metadata and delegations; snapshot; the
-plain forget list; the timestamp. A device that asks in between sees the old timestamp, and
-everything that it names. Then old targets are overwritten and removed, and last the journal.
+The order: the registry forgets; the high-water mark; targets; root; targets metadata and
+delegations; snapshot; the plain forget list; the timestamp. A device that asks in between sees the
+old timestamp, and everything that it names. Then old targets are overwritten and removed, and last
+the journal. A decided change that came back with an older copy of the repository is left alone
+(`_standing`).
 """
 
-# ruff: noqa: PTH102, PTH108 (system calls by name: the fault tests count them)
+# ruff: noqa: PTH108 (system calls by name: the fault tests count them)
 
 import os
 import re
 from pathlib import Path
 
+from pfm_edge.ota._files import put
+from pfm_edge.ota._issue import BUNDLES_FOLDER
 from pfm_edge.ota._journal import Stored, clear_leftovers, discard, load
 from pfm_edge.ota._layout import Layout
+from pfm_edge.ota._mark import Mark, mark_path, raise_mark, read_mark
 from pfm_edge.ota._roles import DELEGATED, Role
+from pfm_edge.ota._roots import keep_roots
 from pfm_edge.registry import change_registry
-from pfm_edge_runtime._disk import mapped_errors, sync
+from pfm_edge_runtime._disk import mapped_errors
 from pfm_edge_runtime.erasure import erase
 from pfm_edge_runtime.erasure import finish as finish_file
 from pfm_edge_runtime.ota.forget_list import ForgetList
 from pfm_edge_runtime.ota.names import FORGET_FILE
-from pfm_edge_runtime.store import confirm, write_atomic
 
 __all__ = ["finish"]
 
@@ -47,16 +52,34 @@ def finish(layout: Layout, registry: Path) -> bool:
         StorageError: The disk refused; the next call goes on.
         RegistryError: The registry cannot be changed; the next call goes on.
     """
-    decided = layout.committing.exists()
-    if decided:
-        stored = load(layout.committing)
+    keep_roots(layout)
+    stored = load(layout.committing) if layout.committing.exists() else None
+    decided = stored is not None and not _outdone(stored, layout, registry)
+    if stored is not None and decided:
         _forget(stored, registry)
+        _keep_first_root(stored, layout)
+        mark = Mark.of(stored.change.metadata, stored.change.targets)
+        raise_mark(mark_path(layout, registry), mark)
         _publish(stored, layout)
         _remove(stored, layout)
         discard(layout.committing)
     clear_leftovers(layout)
     finish_file(layout.settings)
     return decided
+
+
+def _outdone(stored: Stored, layout: Layout, registry: Path) -> bool:
+    """Tell whether later changes than this one were carried out, in another copy of all this."""
+    mark = read_mark(mark_path(layout, registry))
+    version: int = stored.change.metadata[Role.TIMESTAMP].signed.version
+    return mark is not None and version < mark.versions[Role.TIMESTAMP]
+
+
+def _keep_first_root(stored: Stored, layout: Layout) -> None:
+    """Keep the root of the very first change early: the mark is named after it."""
+    root = stored.change.metadata.get(Role.ROOT)
+    if root is not None and root.signed.version == 1:
+        put(layout, layout.kept_root(1), root.to_bytes())
 
 
 def _forget(stored: Stored, registry: Path) -> None:
@@ -74,18 +97,23 @@ def _publish(stored: Stored, layout: Layout) -> None:
     for path, data in sorted(change.targets.items()):
         role = Role.FORGET if path == FORGET_FILE else Role.BUNDLES
         sha256 = metadata[role].signed.targets[path].hashes["sha256"]
-        _put(layout, layout.public_target(path, sha256), data)
+        put(layout, layout.public_target(path, sha256), data)
     for role in (Role.ROOT, Role.TARGETS, *DELEGATED, Role.SNAPSHOT):
         if role in metadata:
             path_ = layout.public_metadata(role, metadata[role].signed.version)
-            _put(layout, path_, metadata[role].to_bytes())
+            put(layout, path_, metadata[role].to_bytes())
     if Role.ROOT in metadata:
-        _put(layout, layout.device_root, metadata[Role.ROOT].to_bytes())
+        root = metadata[Role.ROOT].to_bytes()
+        put(layout, layout.device_root, root)
+        put(layout, layout.kept_root(metadata[Role.ROOT].signed.version), root)
+    for path, data in sorted(change.targets.items()):
+        if not path.startswith(BUNDLES_FOLDER):
+            put(layout, layout.kept_target(path), data)
     for role in (each for each in Role if each in metadata):
-        _put(layout, layout.metadata(role), metadata[role].to_bytes())
+        put(layout, layout.metadata(role), metadata[role].to_bytes())
     if FORGET_FILE in change.targets:
-        _put(layout, layout.plain_forget_list, change.targets[FORGET_FILE])
-    _put(layout, layout.public_metadata(Role.TIMESTAMP, 0), metadata[Role.TIMESTAMP].to_bytes())
+        put(layout, layout.plain_forget_list, change.targets[FORGET_FILE])
+    put(layout, layout.public_metadata(Role.TIMESTAMP, 0), metadata[Role.TIMESTAMP].to_bytes())
 
 
 def _remove(stored: Stored, layout: Layout) -> None:
@@ -111,26 +139,3 @@ def _outdated(stored: Stored, layout: Layout) -> list[Path]:
         if newest is not None and int(match[1]) <= newest.signed.version - _KEPT_VERSIONS:
             found.append(path)
     return found
-
-
-def _put(layout: Layout, path: Path, data: bytes) -> None:
-    """Write a file of the repository, durably, with the folders that lead to it."""
-    with mapped_errors(path):
-        _make_folders(layout.directory, path.parent)
-    finish_file(path)
-    if path.exists() and path.read_bytes() == data:
-        confirm(path)
-    else:
-        write_atomic(path, data)
-        with mapped_errors(path):
-            sync(path.parent)  # the old file's second name is gone for good, too
-
-
-def _make_folders(top: Path, folder: Path) -> None:
-    """Make folders below ``top``, and sync each one's name, whoever made it."""
-    if folder == top:
-        return
-    _make_folders(top, folder.parent)
-    if not folder.exists():
-        os.mkdir(folder)
-    sync(folder.parent)

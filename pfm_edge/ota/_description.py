@@ -8,6 +8,7 @@ Owns the words. They are made of what is signed, never of what somebody wrote be
 from collections.abc import Collection, Iterator
 
 from pfm_edge.ota._change import Change
+from pfm_edge.ota._issue import channels_of, releases_of
 from pfm_edge.ota._metadata import AnyMetadata, MetadataByRole
 from pfm_edge.ota._roles import DELEGATED, Role
 from pfm_edge_runtime._phrases import class_count
@@ -31,7 +32,7 @@ def describe(change: Change, before: MetadataByRole) -> tuple[str, ...]:
     return (
         *_keys(change, before),
         *_forget_list(change),
-        *(line for each in _channels(change) for line in _releases(each, change)),
+        *(line for each in channels_of(change.targets) for line in _releases(each, change)),
         *_renewed(change, before),
     )
 
@@ -83,15 +84,9 @@ def _forget_list(change: Change) -> Iterator[str]:
         )
 
 
-def _channels(change: Change) -> Iterator[Channel]:
-    for path, data in sorted(change.targets.items()):
-        if path.startswith("channel/"):
-            yield Channel.parse(data)
-
-
 def _releases(channel: Channel, change: Change) -> Iterator[str]:
     model = f"model {channel.model_id.removeprefix('sha256:')[:16]}…"
-    for release in filter(None, (channel.stable, channel.candidate)):
+    for release in releases_of(channel):
         what = "as it was"
         if release.target in change.targets:
             what = class_count(len(Bundle.from_bytes(change.targets[release.target])))

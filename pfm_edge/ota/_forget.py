@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pfm_edge.ota._draft import Draft
+from pfm_edge.ota._issue import releases_of
 from pfm_edge.ota._keys import Signers
 from pfm_edge.ota._repository import Outcome, PublisherRepository, Work
 from pfm_edge.registry import Registry, read_registry
 from pfm_edge_runtime.bundle import ClassId, is_class_id
 from pfm_edge_runtime.errors import ConfigError, UnknownClassError
+from pfm_edge_runtime.ota.channel import Channel
 from pfm_edge_runtime.ota.forget_list import REASONS, ForgetRow
 
 __all__ = ["OrderRequest", "forget"]
@@ -64,6 +66,8 @@ def forget(
     Raises:
         UnknownClassError: A name is that of no class; the message does not repeat it.
         RepositoryError: Another change waits for signatures.
+
+    A bundle whose file is lost keeps no order back: it is not offered any more, and a note says so.
     """
     order = order or OrderRequest()
     with repository.work(signers) as work:
@@ -75,11 +79,15 @@ def forget(
         draft = Draft(work, "forget")
         draft.put_forget_list(draft.next_forget_list(_rows(new, order, draft.now)))
         for channel in work.current.channels.values():
-            releases = filter(None, (channel.stable, channel.candidate))
-            held = {each for release in releases for each in work.current.bundle(release).class_ids}
-            if held & set(class_ids):
-                draft.reissue(channel, without=frozenset(class_ids))
-        return work.settle(draft.change())
+            _let_go(draft, channel, frozenset(class_ids))
+        return draft.settle()
+
+
+def _let_go(draft: Draft, channel: Channel, class_ids: frozenset[ClassId]) -> None:
+    """Issue a channel's bundles again where one has a class, or cannot be asked for it."""
+    found = [draft.work.current.bundle_if_there(each) for each in releases_of(channel)]
+    if any(bundle is None or class_ids.intersection(bundle.class_ids) for bundle in found):
+        draft.reissue(channel, without=class_ids)
 
 
 def _rows(new: Sequence[ClassId], order: OrderRequest, now: str) -> list[ForgetRow]:

@@ -2,14 +2,14 @@
 
 Owns what a bundle becomes when it must be issued anew::
 
-    place = epoch, last_sequence(channel, epoch) + 1
+    place = epoch, last_sequence(places, epoch) + 1
     reissued(bundle, place=place, issued_at=now, without=[class_id])
 
 The epoch is the version of the root, so that a stolen bundle key cannot run ahead of the next
 rotation; within an epoch the sequence counts from 1.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 
 from pfm_edge_runtime.bundle import Bundle, ClassId
@@ -17,15 +17,40 @@ from pfm_edge_runtime.errors import BundleError, UpdateError
 from pfm_edge_runtime.ota.channel import Channel, Release, Rollout
 from pfm_edge_runtime.ota.names import bundle_target
 
-__all__ = ["last_sequence", "reissued", "release_of"]
+__all__ = [
+    "BUNDLES_FOLDER",
+    "CHANNELS_FOLDER",
+    "channels_of",
+    "last_sequence",
+    "reissued",
+    "release_of",
+    "releases_of",
+]
+
+BUNDLES_FOLDER = "bundles/"
+"""Folder of the targets that are bundles."""
+
+CHANNELS_FOLDER = "channel/"
+"""Folder of the targets that are channels."""
 
 
-def last_sequence(channel: Channel | None, epoch: int) -> int:
-    """Return the highest sequence that a channel has in an epoch; 0 where it has none."""
+def channels_of(targets: Mapping[str, bytes]) -> Iterator[Channel]:
+    """Yield the channels among targets, by their paths."""
+    for path, data in sorted(targets.items()):
+        if path.startswith(CHANNELS_FOLDER):
+            yield Channel.parse(data)
+
+
+def releases_of(channel: Channel | None) -> list[Release]:
+    """Return what a channel names: the stable release first, then the candidate."""
     if channel is None:
-        return 0
-    releases = [each for each in (channel.stable, channel.candidate) if each is not None]
-    return max((each.sequence for each in releases if each.epoch == epoch), default=0)
+        return []
+    return [each for each in (channel.stable, channel.candidate) if each is not None]
+
+
+def last_sequence(places: Iterable[tuple[int, int]], epoch: int) -> int:
+    """Return the highest sequence of some places in an epoch; 0 where none is in it."""
+    return max((each[1] for each in places if each[0] == epoch), default=0)
 
 
 def reissued(

@@ -5,7 +5,8 @@ Owns every path of it::
     REPO/
       repository.json   what it was made with: the registry, days, where keys are
       metadata/         TUF's metadata in force: the publisher's own copy, never read back from
-                        what is served
+                        what is served; with every root, and with channels and forget list in
+                        targets/, so that what is lost of those where it is served can be put back
       devices/          public keys of the enrolled devices
       pending/          a change that waits for signatures
       committing/       a change that is decided and being carried out
@@ -68,6 +69,14 @@ class Layout:
     def metadata(self, role: Role) -> Path:
         """Return where a role's metadata in force is kept."""
         return self.directory / "metadata" / f"{role}.json"
+
+    def kept_root(self, version: int) -> Path:
+        """Return where a root is kept, whether in force or not any more."""
+        return self.directory / "metadata" / f"{version}.{Role.ROOT}.json"
+
+    def kept_target(self, path: str) -> Path:
+        """Return where the publisher's own copy of a channel or of the forget list is."""
+        return self.directory / "metadata" / TARGETS_FOLDER / path
 
     def public_metadata(self, role: Role, version: int) -> Path:
         """Return where a role's metadata is served."""

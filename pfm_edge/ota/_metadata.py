@@ -50,6 +50,7 @@ __all__ = [
     "new_targets",
     "next_version",
     "parse_metadata",
+    "reached_version",
     "sign_metadata",
     "target_file",
     "valid_signatures",
@@ -174,6 +175,15 @@ def next_version(found: AnyMetadata, expires: datetime) -> AnyMetadata:
     signed = copy.deepcopy(found.signed)
     signed.version += 1
     signed.expires = expires
+    return Metadata(signed)
+
+
+def reached_version(found: AnyMetadata, version: int) -> AnyMetadata:
+    """Return metadata as if it had reached a version, with no signature; never a lower one."""
+    if version <= found.signed.version:
+        return found
+    signed = copy.deepcopy(found.signed)
+    signed.version = version
     return Metadata(signed)
 
 

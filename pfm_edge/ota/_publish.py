@@ -93,7 +93,7 @@ def publish(
             )
             made = Channel(found.model_id, stable, candidate)
         draft.put_channel(made)
-        return work.settle(draft.change())
+        return draft.settle()
 
 
 def _published(bundle: Bundle, work: Work) -> str:
@@ -101,9 +101,10 @@ def _published(bundle: Bundle, work: Work) -> str:
     channel = work.current.channel(bundle.model_id)
     if channel is None or channel.stable is None or channel.candidate is not None:
         return ""
-    live = work.current.bundle(channel.stable)
+    live = work.current.bundle_if_there(channel.stable)
     same = (
-        set(live.entry_digests) == set(bundle.entry_digests)
+        live is not None
+        and set(live.entry_digests) == set(bundle.entry_digests)
         and live.statement.manifests == bundle.statement.manifests
         and live.inputs == bundle.inputs
     )
@@ -113,7 +114,7 @@ def _published(bundle: Bundle, work: Work) -> str:
 def _placed(bundle: Bundle, draft: Draft, channel: Channel | None) -> Bundle:
     """Return the bundle at a place that comes next: as it is, if it stands at such a one."""
     statement = bundle.statement
-    place = draft.next_place(channel)
+    place = draft.next_place(bundle.model_id, channel)
     whole = len(statement.entry_digests) == len(bundle)
     if statement.epoch == place[0] and statement.sequence >= place[1]:
         if whole and _signatures_hold(bundle):

@@ -7,7 +7,8 @@ Owns what `pfm-edge ota refresh` does::
 
 The timestamp is signed each time, because its expiry bounds how long a mirror can hold an old state
 up. A snapshot is signed when half of its days are over, the others when a third is left, and only
-where the keys are at hand. A change that waits for signatures stays as it is.
+where the keys are at hand. A change that waits for signatures stays as it is. What is served is
+compared with the publisher's own copies first, and put back from them.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from pfm_edge.ota._journal import is_change, load
 from pfm_edge.ota._keys import Signers
 from pfm_edge.ota._repository import Outcome, PublisherRepository, Work
 from pfm_edge.ota._roles import Role
+from pfm_edge.ota._served import lost_files, mend
 
 __all__ = ["Left", "Refreshed", "refresh"]
 
@@ -55,10 +57,14 @@ class Refreshed:
     Attributes:
         outcome: What was published.
         left: What could not be signed.
+        mended: What was missing or altered where it is served, and was put back; lines.
+        lost: What could not be put back, and what to do; lines.
     """
 
     outcome: Outcome
     left: tuple[Left, ...]
+    mended: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
     @property
     def signed(self) -> tuple[Role, ...]:
@@ -67,8 +73,9 @@ class Refreshed:
 
     @property
     def fresh(self) -> bool:
-        """Whether devices can go on updating: the timestamp is signed, and nothing has expired."""
-        return Role.TIMESTAMP in self.signed and not any(each.expired for each in self.left)
+        """Whether devices can go on: the timestamp is signed, nothing has expired or is lost."""
+        expired = any(each.expired for each in self.left)
+        return Role.TIMESTAMP in self.signed and not expired and not self.lost
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON object."""
@@ -81,22 +88,29 @@ class Refreshed:
             }
             for each in self.left
         ]
-        return {"fresh": self.fresh, "signed": [*map(str, self.signed)], "left": left}
+        return {
+            "fresh": self.fresh,
+            "signed": [*map(str, self.signed)],
+            "left": left,
+            "mended": [*self.mended],
+            "lost": [*self.lost],
+        }
 
 
 def refresh(repository: PublisherRepository, *, signers: Signers | None = None) -> Refreshed:
-    """Sign anew what would expire and whose keys are at hand.
+    """Sign anew what would expire and whose keys are at hand; put back what is served no more.
 
     Args:
         repository: Where.
         signers: The keys at hand; the remembered ones by default.
 
     Raises:
-        RepositoryError: Nothing was published yet.
+        RepositoryError: Nothing was published yet, or the repository is not sound.
         StorageError: The disk refused.
     """
     with repository.work(signers, pending=True) as work:
         work.require_published()
+        mended, lost = mend(work.current), lost_files(work.current)
         waiting = _waiting(repository)
         due = [role for role in Role if _due(role, work)]
         left = [*_left(due, waiting, work)]
@@ -104,11 +118,12 @@ def refresh(repository: PublisherRepository, *, signers: Signers | None = None) 
         if Role.SNAPSHOT not in due and set(able) - {Role.ROOT, Role.TIMESTAMP}:
             left += _left([Role.SNAPSHOT], waiting, work)  # it has to name what is signed anew
         if any(item.role.online for item in left):
-            return Refreshed(Outcome(False, unavailable=dict(work.signers.reasons)), tuple(left))
+            outcome = Outcome(False, unavailable=dict(work.signers.reasons))
+            return Refreshed(outcome, tuple(left), mended, lost)
         draft = Draft(work, "refresh")
         for role in able:
             draft.renew(role)
-        return Refreshed(work.settle(draft.change()), tuple(left))
+        return Refreshed(draft.settle(), tuple(left), mended, lost)
 
 
 def _due(role: Role, work: Work) -> bool:

@@ -26,14 +26,20 @@ from pfm_edge.ota._change import Change, advance, authority_of
 from pfm_edge.ota._commit import finish
 from pfm_edge.ota._current import Current
 from pfm_edge.ota._description import describe
+from pfm_edge.ota._issue import channels_of, releases_of
 from pfm_edge.ota._journal import decide, is_change, load, store, update
 from pfm_edge.ota._keys import Ask, RoleKey, Signers
 from pfm_edge.ota._layout import Layout
+from pfm_edge.ota._mark import Mark, mark_path, raise_mark, read_mark
 from pfm_edge.ota._metadata import Authority, Missing
 from pfm_edge.ota._roles import Role
+from pfm_edge.ota._served import remove_strangers
 from pfm_edge.ota._settings import Settings
+from pfm_edge.ota._standing import older_copy, wrong_clock
+from pfm_edge.registry import read_registry
 from pfm_edge_runtime._disk import mapped_errors
-from pfm_edge_runtime.errors import RepositoryError
+from pfm_edge_runtime.bundle import Bundle, ClassId
+from pfm_edge_runtime.errors import RepositoryError, UpdateError
 from pfm_edge_runtime.store import exclusive
 
 __all__ = ["Clock", "Outcome", "PublisherRepository", "Work", "require_new", "utc_now"]
@@ -100,12 +106,14 @@ class Work:
         settings: What it was made with.
         current: What is in force.
         signers: The keys at hand.
+        mark: How far the repository had come.
     """
 
     repository: "PublisherRepository"
     settings: Settings
     current: Current
     signers: Signers
+    mark: Mark = field(default_factory=Mark)
 
     @property
     def now(self) -> datetime:
@@ -145,16 +153,36 @@ class Work:
             )
         self.require_published()
 
+    def require_sound(self, *, any_clock: bool = False) -> None:
+        """Require that the repository may go on from where it stands, and clear what may not.
+
+        Args:
+            any_clock: Whether it may go on where the clock was or is wrong.
+
+        Raises:
+            RepositoryError: It is an older copy, or something was signed later than now.
+        """
+        if not self.current.metadata:
+            return
+        reason = older_copy(self.current, self.mark)
+        if not any_clock:
+            reason = reason or wrong_clock(self.current, self.now, self.settings.days)
+        if reason:
+            raise RepositoryError(f"{self.repository.directory}: {reason}")
+        remove_strangers(self.current)
+
     def settle(self, change: Change) -> Outcome:
         """Sign a new change with the keys at hand, and publish it if that is enough.
 
         Raises:
             KeyFileError: A key that was named for this refuses to sign.
+            UpdateError: It would issue a class that was forgotten.
             StorageError: The disk refused; before the change is decided nothing changed, and
                 after that the next command goes on with it.
         """
         advanced, missing = self._advance(change)
-        store(self.repository.layout, advanced, self.current, complete=not missing)
+        with self._issuable(advanced, "order it first with pfm-edge ota forget REPO --class ID"):
+            store(self.repository.layout, advanced, self.current, complete=not missing)
         return self._finish(advanced, missing)
 
     def settle_pending(self, change: Change) -> Outcome:
@@ -164,10 +192,37 @@ class Work:
             As :meth:`settle`.
         """
         advanced, missing = self._advance(change)
-        update(self.repository.layout.pending, advanced)
-        if not missing:
-            decide(self.repository.layout, advanced, self.current)
+        with self._issuable(advanced, "drop the change with pfm-edge ota abandon REPO"):
+            update(self.repository.layout.pending, advanced)
+            if not missing:
+                decide(self.repository.layout, advanced, self.current)
         return self._finish(advanced, missing)
+
+    @contextmanager
+    def _issuable(self, change: Change, way_out: str) -> Iterator[None]:
+        """Let nothing be decided that issues a class again which the registry has forgotten.
+
+        The registry is held meanwhile: it forgets before, or when the change is decided.
+        """
+        if not any(channels_of(change.targets)):
+            yield
+            return
+        registry = self.settings.registry
+        read_registry(registry)
+        with exclusive(registry.parent):
+            held = self._held_again({*read_registry(registry).forgotten}, change)
+            if held:
+                raise UpdateError(f"{held}, which was forgotten here: {way_out}")
+            yield
+
+    def _held_again(self, forgotten: set[ClassId], change: Change) -> str:
+        for channel in channels_of(change.targets):
+            for each in releases_of(channel):
+                data = change.targets.get(each.target)
+                bundle = self.current.bundle(each) if data is None else Bundle.from_bytes(data)
+                if held := sorted(forgotten.intersection(bundle.class_ids)):
+                    return f"bundle {each.epoch}-{each.sequence} holds class {held[0]}"
+        return ""
 
     def _advance(self, change: Change) -> tuple[Change, tuple[Missing, ...]]:
         return advance(change, self.current, self.signers, self.now, self.settings.days)
@@ -244,22 +299,48 @@ class PublisherRepository:
             yield settings
 
     @contextmanager
-    def work(self, signers: Signers | None = None, *, pending: bool = False) -> Iterator[Work]:
+    def work(
+        self,
+        signers: Signers | None = None,
+        *,
+        pending: bool = False,
+        sound: bool = True,
+        any_clock: bool = False,
+    ) -> Iterator[Work]:
         """Hold the repository for one change.
 
         Args:
             signers: The keys at hand; the remembered ones by default.
             pending: Whether a change may wait in it.
+            sound: Whether it must be no older copy, and its clock be right.
+            any_clock: As of :meth:`Work.require_sound`.
 
         Raises:
-            RepositoryError: A change waits for signatures.
+            RepositoryError: A change waits for signatures, or it is not sound.
         """
         with self.held() as settings:
             current = Current.read(self.layout)
-            work = Work(self, settings, current, signers or self._remembered(settings, current))
+            signers = signers or self._remembered(settings, current)
+            work = Work(self, settings, current, signers, self.mark(settings, current))
             if not pending:
                 work.require_idle()
+            if sound:
+                work.require_sound(any_clock=any_clock)
             yield work
+
+    def mark(self, settings: Settings, current: Current) -> Mark:
+        """Return how far the repository had come; where no mark is, it is made of what is in force.
+
+        Raises:
+            RepositoryError: It is damaged.
+            StorageError: It cannot be written.
+        """
+        path = mark_path(self.layout, settings.registry)
+        found = read_mark(path)
+        if found is None:
+            found = Mark.of(current.metadata, current.readable_small_targets())
+            raise_mark(path, found)
+        return found
 
     def signers(self, keys: Sequence[RoleKey] = (), *, ask: Ask | None = None) -> Signers:
         """Return the keys at hand: those named, and those that were when it was made.

@@ -66,8 +66,9 @@ def set_rollout(
             if everyone:
                 rollout = replace(rollout, cohorts=(), not_before=None)
             rollout = _changed(rollout, to)
+            work.current.bundle(candidate)  # or it would widen to nothing
             draft.put_channel(_ended(channel, candidate, rollout, work.now.strftime(_TIME)))
-        outcome = work.settle(draft.change())
+        outcome = draft.settle()
         if isinstance(to, int) and to < candidate.rollout.percent:
             outcome = replace(outcome, notes=(*outcome.notes, _NARROWED))
         return outcome
@@ -109,9 +110,9 @@ def _ended(channel: Channel, candidate: Release, rollout: Rollout, now: str) -> 
 
 
 def _stop(draft: Draft, channel: Channel) -> None:
-    if channel.stable is None:
+    made = draft.reissue(replace(channel, candidate=None), after=channel)
+    if made.stable is None:
         raise UpdateError(
             f"{channel.model_id}: there is no stable bundle to go back to: hold the rollout, or "
             "publish another bundle"
         )
-    draft.reissue(replace(channel, candidate=None), after=channel)

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 
 from pfm_edge.ota._draft import Draft
 from pfm_edge.ota._init import require_apart, require_keys
+from pfm_edge.ota._issue import releases_of
 from pfm_edge.ota._keys import RoleKey, Signers
 from pfm_edge.ota._metadata import Authority, change_keys
 from pfm_edge.ota._repository import Outcome, PublisherRepository, Work
 from pfm_edge.ota._roles import DELEGATED, Role
 from pfm_edge.ota._sealing import signed_by_enough
+from pfm_edge.ota._standing import list_is_ahead
 from pfm_edge_runtime.errors import ConfigError
 
 __all__ = ["KeyChange", "find_key", "rotate_key"]
@@ -68,7 +70,8 @@ def rotate_key(
         with repository.held() as settings:
             settings.with_signers(sources).write(repository.layout.settings)
     signers = signers or repository.signers(keys.add)
-    with repository.work(signers) as work:
+    mends_clock = role is Role.TIMESTAMP and bool(keys.add)
+    with repository.work(signers, any_clock=mends_clock) as work:
         draft = Draft(work, "rotate-key")
         _change_keys(draft, role, keys)
         if role is Role.ROOT or keys.new_epoch:
@@ -76,10 +79,10 @@ def rotate_key(
         if role not in {Role.ROOT, Role.SNAPSHOT, Role.TIMESTAMP}:
             draft.renew(role)
         _require_apart_after(draft)
-        if role is Role.FORGET:
+        if role is Role.FORGET or (mends_clock and list_is_ahead(work.current, work.now)):
             draft.put_forget_list(draft.next_forget_list())
         _issue_again(draft, everything=role is Role.ROOT or keys.new_epoch)
-        return work.settle(draft.change())
+        return draft.settle()
 
 
 def find_key(name: str, key_ids: Sequence[str], none: str = "no key of the role begins") -> str:
@@ -121,9 +124,8 @@ def _issue_again(draft: Draft, *, everything: bool) -> None:
     """Issue what a device would not take any more, or everything in a new epoch."""
     authority = _authority(draft.work, draft)
     for channel in draft.work.current.channels.values():
-        releases = filter(None, (channel.stable, channel.candidate))
-        bundles = [draft.work.current.bundle(each) for each in releases]
-        if everything or not all(signed_by_enough(each, authority) for each in bundles):
+        bundles = [draft.work.current.bundle_if_there(each) for each in releases_of(channel)]
+        if everything or not all(signed_by_enough(each, authority) for each in bundles if each):
             draft.reissue(channel)
 
 

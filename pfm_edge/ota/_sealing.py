@@ -10,6 +10,7 @@ the other.
 
 from collections.abc import Iterator
 
+from pfm_edge.ota._issue import BUNDLES_FOLDER
 from pfm_edge.ota._keys import EnvelopeSigner, Signers, ed25519_of
 from pfm_edge.ota._metadata import Authority, Missing
 from pfm_edge.ota._roles import Role
@@ -21,8 +22,6 @@ from pfm_edge_runtime.ota.forget_list import MAX_FORGET_LIST_BYTES, PAYLOAD_TYPE
 from pfm_edge_runtime.ota.names import FORGET_FILE
 
 __all__ = ["joined", "sealed", "signed_by_enough"]
-
-_BUNDLES = "bundles/"
 
 
 def sealed(
@@ -36,7 +35,7 @@ def sealed(
     Raises:
         KeyFileError: A key that was named refuses to sign.
     """
-    if role is Role.BUNDLES and path.startswith(_BUNDLES):
+    if role is Role.BUNDLES and path.startswith(BUNDLES_FOLDER):
         bundle = Bundle.from_bytes(data)
         for signer in _signing(bundle.envelope, role, authority, signers):
             bundle = bundle.signed_by(signer)
@@ -57,7 +56,7 @@ def joined(path: str, mine: bytes, theirs: bytes) -> bytes:
     Raises:
         RepositoryError: They are not copies of one target.
     """
-    if path.startswith(_BUNDLES):
+    if path.startswith(BUNDLES_FOLDER):
         bundle, other = Bundle.from_bytes(mine), Bundle.from_bytes(theirs)
         if bundle.payload == other.payload:
             other.envelope.signers()

@@ -9,9 +9,10 @@ Owns what `pfm-edge ota sign` and `ota abandon` do::
 A copy that comes back adds signatures, and nothing else: what it says must be what waits here.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
-from pfm_edge.ota._change import Change, advance, name_targets
+from pfm_edge.ota._change import RESTORED, Change, advance, name_targets
 from pfm_edge.ota._current import Current
 from pfm_edge.ota._description import all_keys, describe
 from pfm_edge.ota._journal import discard, is_change, load, update
@@ -41,10 +42,16 @@ def sign(
         KeyFileError: A key that was named refuses to sign.
     """
     layout = repository.layout
-    with repository.work(signers, pending=True) as work:
+    with repository.work(signers, pending=True, sound=False) as found:
+        work = found
         if not layout.pending.exists():
             raise RepositoryError(f"{layout.directory}: no change waits for signatures")
-        change = load(layout.pending).change
+        stored = load(layout.pending)
+        change = stored.change
+        if change.kind == RESTORED:  # made of versions that this copy never had
+            work = replace(found, current=Current(layout, stored.base))
+        else:
+            work.require_sound(any_clock=_replaces_timestamp_key(change, work.current))
         if copy is not None:
             change = _taken_over(change, load(copy).change, work.authority(change))
         return work.settle_pending(change)
@@ -80,6 +87,17 @@ def abandon(repository: PublisherRepository) -> bool:
             return False
         discard(repository.layout.pending)
         return True
+
+
+def _replaces_timestamp_key(change: Change, current: Current) -> bool:
+    """Tell whether a change ends what a wrong clock did: a new key takes the old one's place."""
+    if Role.ROOT not in change.metadata or Role.ROOT not in current.metadata:
+        return False
+    before, after = (
+        set(each[Role.ROOT].signed.get_delegated_role(Role.TIMESTAMP.value).keyids)
+        for each in (current.metadata, change.metadata)
+    )
+    return not after <= before
 
 
 def _taken_over(change: Change, copy: Change, authority: Authority) -> Change:

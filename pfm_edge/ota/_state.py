@@ -6,15 +6,19 @@ Owns what `pfm-edge ota status` says without receipts::
     state.roles[0].expires, state.models[0].stable
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pfm_edge.ota._current import Current
 from pfm_edge.ota._description import whom
+from pfm_edge.ota._issue import releases_of
 from pfm_edge.ota._journal import is_change, load
 from pfm_edge.ota._repository import PublisherRepository
 from pfm_edge.ota._roles import Role
+from pfm_edge.ota._served import differing, lost_files, strangers
+from pfm_edge.ota._settings import Settings
+from pfm_edge.ota._standing import older_copy, wrong_clock
 from pfm_edge.registry import Registry, read_registry
 from pfm_edge_runtime.ota.channel import Channel, Release
 
@@ -70,12 +74,15 @@ class RepositoryState:
         models: The models.
         pending: What kind of change waits for signatures; empty for none.
         overdue: Classes of live bundles that the registry has forgotten, and no order names.
+        problems: What keeps the repository from going on, or devices from getting what is in
+            force; one line each, with what to do.
     """
 
     roles: tuple[RoleState, ...]
     models: tuple[ModelState, ...]
     pending: str
     overdue: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON object."""
@@ -84,6 +91,7 @@ class RepositoryState:
             "models": [asdict(each) for each in self.models],
             "pending": self.pending or None,
             "overdue": [*self.overdue],
+            "problems": [*self.problems],
         }
 
 
@@ -100,12 +108,30 @@ def repository_state(repository: PublisherRepository) -> RepositoryState:
         roles = [_role(each, current, settings.signers, repository) for each in current.metadata]
         channels = [each for _, each in sorted(current.channels.items())]
         overdue = _overdue(channels, current, read_registry(settings.registry))
-    return RepositoryState(tuple(roles), tuple(map(_model, channels)), pending, overdue)
+        problems = tuple(_problems(repository, settings, current))
+    return RepositoryState(tuple(roles), tuple(map(_model, channels)), pending, overdue, problems)
+
+
+def _problems(
+    repository: PublisherRepository, settings: Settings, current: Current
+) -> Iterator[str]:
+    if not current.metadata:
+        return
+    older = older_copy(current, repository.mark(settings, current))
+    clock = wrong_clock(current, repository.clock(), settings.days)
+    yield from (each for each in (older, clock) if each)
+    if older:
+        return  # what is served is newer than what it would be compared with
+    for path in differing(current):
+        yield f"{path} is missing or altered: pfm-edge ota refresh puts it back"
+    yield from lost_files(current)
+    for path in strangers(current):
+        yield f"{path} is no part of what is in force: the next change or refresh removes it"
 
 
 def _overdue(channels: list[Channel], current: Current, registry: Registry) -> tuple[str, ...]:
-    releases = [each for one in channels for each in (one.stable, one.candidate) if each]
-    live = {each for release in releases for each in current.bundle(release).class_ids}
+    bundles = [current.bundle_if_there(each) for one in channels for each in releases_of(one)]
+    live = {each for bundle in bundles if bundle is not None for each in bundle.class_ids}
     return tuple(sorted(live.intersection(registry.forgotten)))
 
 

@@ -16,14 +16,16 @@ _EVERY_NTH = 4  # of some 250 calls
 def test_a_disk_that_fails_once_leaves_old_or_new(tmp_path: Path) -> None:
     publisher = Publisher.make(tmp_path)
     publish(publisher.repository, publisher.package())
-    repo, registry, saved = publisher.repository.directory, publisher.registry, tmp_path / "saved"
+    repo, saved = publisher.repository.directory, tmp_path / "saved"
     shutil.copytree(repo, saved)
-    known = registry.read_bytes()
+    [mark] = tmp_path.glob("*.ota-mark")
+    beside = {path: path.read_bytes() for path in (publisher.registry, mark)}
 
     def restore() -> None:
         shutil.rmtree(repo)
         shutil.copytree(saved, repo)
-        registry.write_bytes(known)
+        for path, data in beside.items():
+            path.write_bytes(data)
 
     def order() -> None:
         forget(publisher.repository, [CLASS_IDS["rose"]], order=OrderRequest("7"))

@@ -24,6 +24,7 @@ from pfm_edge.ota import (
     forget,
     publish,
     read_key,
+    restore,
     rotate_key,
     sign,
 )
@@ -65,6 +66,17 @@ def _with_new_key(root: Path) -> Publisher:
     return publisher
 
 
+def _older(root: Path) -> Publisher:
+    """Make one that was restored from a copy of before a forget."""
+    publisher = _ready(root)
+    repo = publisher.repository.directory
+    shutil.copytree(repo, root / "copy")
+    forget(publisher.repository, [CLASS_IDS["rose"]])
+    shutil.rmtree(repo)
+    (root / "copy").rename(repo)
+    return publisher
+
+
 _Prepare = Callable[[Path], Publisher]
 _Run = Callable[[Publisher], object]
 
@@ -75,8 +87,9 @@ _SCENARIOS: Mapping[str, tuple[_Prepare, _Run]] = {
     "wait": (_ready, lambda p: forget(p.repository, ["rose"], signers=Signers())),
     "abandon": (_waiting, lambda p: abandon(p.repository)),
     "rotate": (_with_new_key, _rotated),
+    "restore": (_older, lambda p: restore(p.repository)),
 }
-_FORGETS = {"forget", "sign"}
+_FORGETS = {"forget", "sign", "restore"}
 
 
 @pytest.mark.parametrize("name", _SCENARIOS)
@@ -150,11 +163,13 @@ def _moved(disk: Path, *where: Path) -> None:
 
 
 def _state(publisher: Publisher) -> dict[str, bytes]:
-    """Return all that lasts: the repository's files, and the registry.
+    """Return all that lasts: the repository's files, the registry and the high-water mark.
 
     Where a new key lies is remembered before its rotation: alone, that means nothing.
     """
     found = {**publisher.files(), "registry": publisher.registry.read_bytes()}
+    [mark] = publisher.directory.glob("*.ota-mark")
+    found["mark"] = mark.read_bytes()
     del found["repository.json"]
     return found
 

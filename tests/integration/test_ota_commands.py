@@ -64,7 +64,14 @@ def test_from_init_to_a_fleet_status(repo: Path, capsys: pytest.CaptureFixture[s
     shown = capsys.readouterr()
     assert "0 of 1" in shown.out
     assert "no proof" in shown.err
-    assert _json(capsys, "refresh", "repo") == {"fresh": True, "signed": ["timestamp"], "left": []}
+    refreshed = _json(capsys, "refresh", "repo")
+    assert refreshed == {
+        "fresh": True,
+        "signed": ["timestamp"],
+        "left": [],
+        "mended": [],
+        "lost": [],
+    }
 
 
 def test_two_people_from_the_command_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,6 +158,38 @@ def test_what_goes_wrong_ends_in_one_line(
     lines = [each for each in shown.err.splitlines() if "error" in each.lower() or code == 2]
     assert any(part in shown.err for part in match.split("|")), shown.err
     assert code == 2 or len(lines) == 1
+
+
+def test_a_lost_file_ends_refresh_and_status_with_one(
+    repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _json(capsys, "publish", "repo", "model")
+    (repo / "public/root.json").unlink()
+    [bundle] = repo.rglob("*.safetensors")
+    bundle.unlink()
+    for command, said in (("status", "refresh puts it back"), ("refresh", "and is put back")):
+        assert main(["ota", command, "repo"]) == 1
+        shown = capsys.readouterr().err.splitlines()
+        assert "root.json" in shown[0]
+        assert said in shown[0]
+        assert bundle.name in shown[1]
+        assert "publish its classes again" in shown[1]
+        assert "see the lines above" in shown[2]
+
+
+def test_an_older_copy_goes_on_when_it_is_told_to(
+    repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(repo, "backup")
+    _json(capsys, "forget", "repo", "--class", ROSE)
+    shutil.rmtree(repo)
+    shutil.copytree("backup", repo)
+    for command in ("status", "refresh"):
+        assert main(["ota", command, "repo"]) == 1
+        assert "pfm-edge ota refresh REPO --restored" in capsys.readouterr().err
+    restored = _json(capsys, "refresh", "repo", "--restored")
+    assert any(ROSE in each and "ordered again" in each for each in restored["notes"])
+    assert _json(capsys, "status", "repo")["problems"] == []
 
 
 def test_a_damaged_repository_is_said_to_be(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,9 +14,10 @@ from pfm_edge.ota import (
     rotate_key,
     set_rollout,
 )
+from pfm_edge.registry import change_registry
 from pfm_edge_runtime.errors import ConfigError, UpdateError
 from pfm_edge_runtime.ota.channel import Rollout
-from tests.support.publisher import Publisher
+from tests.support.publisher import CLASS_IDS, Publisher
 from tests.support.tiny_package import MODEL_ID
 
 pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
@@ -147,6 +148,21 @@ def test_a_model_without_a_rollout_has_none_to_change(publisher: Publisher) -> N
     publish(publisher.repository, publisher.package())
     with pytest.raises(UpdateError, match="no rollout"):
         set_rollout(publisher.repository, MODEL_ID, 50)
+
+
+def test_a_rollout_widens_no_bundle_with_a_class_that_was_forgotten_here(
+    publisher: Publisher,
+) -> None:
+    _rolled_out(publisher, RolloutRequest(10))
+    rose = CLASS_IDS["rose"]
+    change_registry(publisher.registry, lambda known: known.without([rose]))
+    before = publisher.files()
+    with pytest.raises(UpdateError, match=f"class {rose}.*pfm-edge ota forget REPO"):
+        set_rollout(publisher.repository, MODEL_ID, 50)
+    assert publisher.files() == before
+    forget(publisher.repository, [rose])
+    set_rollout(publisher.repository, MODEL_ID, 50)
+    assert _rollout(publisher).percent == 50
 
 
 # --- refresh ------------------------------------------------------------------------------------

@@ -35,8 +35,9 @@ from pfm_edge.ota import (
     sign,
     sign_copy,
 )
+from pfm_edge.registry import change_registry
 from pfm_edge_runtime.bundle import Bundle
-from pfm_edge_runtime.errors import ConfigError, KeyFileError, RepositoryError
+from pfm_edge_runtime.errors import ConfigError, KeyFileError, RepositoryError, UpdateError
 from tests.support.publisher import CLASS_IDS, Client, Publisher, TestClock, make_registry
 from tests.support.tiny_package import MODEL_ID
 
@@ -171,6 +172,17 @@ def test_a_bad_signature_in_a_copy_counts_for_nothing(tmp_path: Path) -> None:
     again = _elsewhere(repository, tmp_path / "again", alice)
     outcome = sign(repository, repository.signers([bob]), copy=again)
     assert outcome.committed
+
+
+def test_what_waits_is_not_signed_once_a_class_of_it_was_forgotten_here(tmp_path: Path) -> None:
+    publisher = Publisher.make(tmp_path)
+    assert not publish(publisher.repository, publisher.package(), signers=Signers()).committed
+    rose = CLASS_IDS["rose"]
+    change_registry(publisher.registry, lambda known: known.without([rose]))
+    before = publisher.files()
+    with pytest.raises(UpdateError, match=f"class {rose}.*pfm-edge ota abandon"):
+        sign(publisher.repository)
+    assert publisher.files() == before
 
 
 def test_what_waits_does_not_stop_a_refresh(tmp_path: Path) -> None:

@@ -1,0 +1,128 @@
+"""Whether a repository may go on from where it stands: it is no older copy, and the clock is right.
+
+Owns the reasons to refuse, each one line with its way out::
+
+    older_copy(current, mark)               # "" where it stands as high as it ever did
+    wrong_clock(current, now, days)         # "" where nothing in force was signed later than now
+
+An older copy is known by its high-water mark, and by newer metadata that is served. What is served
+counts only where it is truly signed: junk there must stop nobody.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pfm_edge._reading import read_whole
+from pfm_edge.ota._current import Current
+from pfm_edge.ota._mark import Mark
+from pfm_edge.ota._metadata import (
+    AnyMetadata,
+    Authority,
+    MetadataByRole,
+    missing_signatures,
+    parse_metadata,
+)
+from pfm_edge.ota._roles import Role
+from pfm_edge.ota._roots import newer_roots
+from pfm_edge_runtime.errors import RepositoryError
+
+__all__ = ["list_is_ahead", "newer_served", "older_copy", "wrong_clock"]
+
+_AHEAD = timedelta(minutes=5)
+_MAX_METADATA = 1 << 26
+_SHOWN = "%Y-%m-%d %H:%M UTC"
+_VERSIONED = re.compile(r"([1-9][0-9]{0,15})\.([a-z]+)\.json")
+_WAYS = (
+    "it was restored from an older copy: put a newer one back, or go on from here with "
+    "pfm-edge ota refresh REPO --restored"
+)
+
+
+def older_copy(current: Current, mark: Mark) -> str:
+    """Say what is older here than it was; empty where nothing is."""
+    served = newer_served(current)
+    for role, metadata in current.metadata.items():
+        here, there = metadata.signed.version, mark.versions.get(role, 0)
+        if here < there:
+            return f"{role} is version {here} here, and version {there} was signed already: {_WAYS}"
+        if role in served:
+            there = served[role].signed.version
+            return f"{role} is version {here} here, and version {there} is served: {_WAYS}"
+    return ""
+
+
+def newer_served(current: Current) -> MetadataByRole:
+    """Return the metadata that is served, newer than what is in force, and signed as it must be."""
+    own = current.metadata
+    roots = newer_roots(current.layout, own[Role.ROOT])
+    found: dict[Role, AnyMetadata] = {Role.ROOT: roots[-1]} if roots else {}
+    served = _served(current)
+    for role in (each for each in Role if each is not Role.ROOT):
+        authority = Authority(
+            found.get(Role.ROOT, own[Role.ROOT]), found.get(Role.TARGETS, own[Role.TARGETS])
+        )
+        for version, path in sorted(served.get(role, ()), reverse=True):
+            if version and version <= own[role].signed.version:
+                break
+            metadata = _read(role, path, authority)
+            if metadata is not None and metadata.signed.version > own[role].signed.version:
+                found[role] = metadata
+                break
+    return found
+
+
+def wrong_clock(current: Current, now: datetime, days: Mapping[Role, int]) -> str:
+    """Say that something in force was signed later than now; empty where nothing was.
+
+    Args:
+        current: What is in force.
+        now: The time.
+        days: For how many days metadata of a role holds.
+    """
+    # Where the timestamp's key is elsewhere, it may have been given the usual days there.
+    holds = timedelta(days=max(days[Role.TIMESTAMP], Role.TIMESTAMP.days))
+    signed, what = current.expires(Role.TIMESTAMP) - holds, "timestamp"
+    if signed <= now + _AHEAD:
+        if not list_is_ahead(current, now):
+            return ""
+        signed, what = _issued_at(current), "forget list"
+    return (
+        f"the {what} in force was signed at {signed:{_SHOWN}}, and here it is {now:{_SHOWN}}: set "
+        "the clock; if it is right now and was ahead then, pfm-edge ota rotate-key REPO timestamp "
+        "--add NEW --remove OLD"
+    )
+
+
+def list_is_ahead(current: Current, now: datetime) -> bool:
+    """Tell whether the forget list in force was issued later than now."""
+    try:
+        return _issued_at(current) > now + _AHEAD
+    except RepositoryError:  # it is lost, which others say
+        return False
+
+
+def _issued_at(current: Current) -> datetime:
+    return datetime.fromisoformat(current.forget_list.issued_at).astimezone(UTC)
+
+
+def _served(current: Current) -> dict[Role, list[tuple[int, Path]]]:
+    """List the files of each role that are served, by version; the timestamp's says none."""
+    timestamp = current.layout.public_metadata(Role.TIMESTAMP, 0)
+    found: dict[Role, list[tuple[int, Path]]] = {Role.TIMESTAMP: [(0, timestamp)]}
+    for path in timestamp.parent.iterdir() if timestamp.parent.is_dir() else ():
+        match = _VERSIONED.fullmatch(path.name)
+        if match is not None and match[2] in [*Role]:
+            found.setdefault(Role(match[2]), []).append((int(match[1]), path))
+    return found
+
+
+def _read(role: Role, path: Path, authority: Authority) -> AnyMetadata | None:
+    """Read metadata that enough of the role's keys have signed."""
+    try:
+        data = read_whole(path, most=_MAX_METADATA, error=RepositoryError)
+        found = parse_metadata(role, data, str(path))
+        return None if missing_signatures(role, found, authority) else found
+    except RepositoryError:
+        return None
