@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 from pfm_edge_runtime.cli import main
 from pfm_edge_runtime.keys import SigningKey, public_to_pem
-from tests.support.ota_server import FileServer, captive_portal
+from tests.support.ota_server import Exchange, FileServer, captive_portal
 from tests.support.tiny_package import LABELS, TinyPackage, write_tiny_package
 from tests.support.tuf_repository import Publisher
 
@@ -109,6 +111,12 @@ def test_what_is_left_to_do_is_in_the_exit_code(
         assert main(wrong) == 2
     assert main(["update", model, "--repo", "ftp://h"]) == 1
     assert main(["update", model, "--repo", "http://h", "--cohort", "A B"]) == 1
+    server.forget_requests()
+    for place, code in (("ftp://x/", 1), ("http://[", 1), (str(tmp_path / "none"), 75)):
+        capsys.readouterr()
+        assert main(["update", model, "--repo", server.url, "--receipts", place]) == code
+        assert capsys.readouterr().err.count("\n") == 1
+    assert server.gets == []  # it is said before anything is done
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -193,3 +201,36 @@ def test_a_process_that_polls_survives_everything_and_ends_when_told(
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
         assert "login" in process.stderr.read()
+
+
+@pytest.mark.parametrize(("waits_for", "often"), [("answer", True), ("pause", False)])
+def test_a_process_that_waits_ends_at_once_when_told(
+    server: FileServer, tiny: TinyPackage, tmp_path: Path, waits_for: str, often: bool
+) -> None:
+    told, code = (signal.SIGTERM, 0) if often else (signal.SIGINT, 75)
+    assert main(["init", "--root", str(tmp_path / "root.json")]) == 0
+    asked = threading.Event()
+
+    def hang(exchange: Exchange) -> None:
+        asked.set()
+        if waits_for == "answer":
+            exchange.waiting(30)
+        else:
+            exchange.begin(503, ("Retry-After", "50"), ("Content-Length", "0"))
+
+    server.answers["metadata/timestamp.json"] = hang
+    command = [sys.executable, "-m", "pfm_edge_runtime.cli", "update", str(tiny)]
+    with subprocess.Popen(
+        [*command, "--repo", server.url, *(["--every", "1h"] if often else [])],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert asked.wait(30)
+        time.sleep(0.2)  # an answer takes its way
+        process.send_signal(told)
+        begun = time.monotonic()
+        _, said = process.communicate(timeout=30)
+        assert time.monotonic() - begun < 10  # of 30, and of 50
+    assert process.returncode == code
+    assert said.count("\n") == 1
+    assert "stopped" in said

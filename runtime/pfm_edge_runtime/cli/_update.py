@@ -3,7 +3,6 @@
 import argparse
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from pfm_edge_runtime.ota.report import UpdateReport
     from pfm_edge_runtime.ota.source import Source
+    from pfm_edge_runtime.ota.stopping import Stopping
 
 __all__ = ["add_to"]
 
@@ -85,6 +85,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    from pfm_edge_runtime.ota._receivers import require_receiver
     from pfm_edge_runtime.ota.options import UpdateOptions
     from pfm_edge_runtime.ota.polling import poll
     from pfm_edge_runtime.ota.source import open_source
@@ -92,16 +93,22 @@ def _run(arguments: argparse.Namespace) -> None:
     source = open_source(arguments.path if arguments.repo is None else _url(arguments.repo))
     # Wrong options are said once, before anything is done with them.
     UpdateOptions(cohort=arguments.cohort, timeout=arguments.timeout)
-    if arguments.every is None:
-        report = _update(arguments, source)
-        if report.error is not None:
-            raise report.error
-        return
-    with _stopped_by_signals() as stopped:
-        poll(lambda: _told(_update(arguments, source)), every=arguments.every, wait=stopped.wait)
+    if arguments.receipts is not None:
+        require_receiver(arguments.receipts)
+    with _stopped_by_signals() as stopping:
+
+        def update() -> "UpdateReport":
+            return _update(arguments, source, stopping)
+
+        if arguments.every is not None:
+            poll(lambda: _told(update()), every=arguments.every, wait=stopping.wait)
+        elif (error := update().error) is not None:
+            raise error
 
 
-def _update(arguments: argparse.Namespace, source: "Source") -> "UpdateReport":
+def _update(
+    arguments: argparse.Namespace, source: "Source", stopping: "Stopping"
+) -> "UpdateReport":
     """Make one update, and write what it came to."""
     from pfm_edge_runtime.ota.options import UpdateOptions
     from pfm_edge_runtime.ota.update import update_model
@@ -114,6 +121,7 @@ def _update(arguments: argparse.Namespace, source: "Source") -> "UpdateReport":
             timeout=float(arguments.timeout),
             require_state=arguments.require_state,
             progress=downloads.tell,
+            stopping=stopping,
         )
         report = update_model(arguments.model, source, state=arguments.state, options=options)
     if arguments.json:
@@ -166,16 +174,18 @@ def _duration(text: str) -> float:
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """Let SIGTERM and SIGINT end the waiting; an update that is under way ends first."""
-    stopped = threading.Event()
+def _stopped_by_signals() -> Iterator["Stopping"]:
+    """Let SIGTERM and SIGINT end the waiting; what is being written ends first."""
+    from pfm_edge_runtime.ota.stopping import Stopping
+
+    stopping = Stopping()
 
     def stop(_number: int, _frame: "FrameType | None") -> None:
-        stopped.set()
+        stopping.request()
 
     before = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield stopped
+        yield stopping
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from pfm_edge_runtime.errors import StorageError
+from pfm_edge_runtime.errors import StorageError, UpdateError
 from pfm_edge_runtime.ota._transport import MissingFileError, Transport
 from pfm_edge_runtime.ota.names import METADATA_FOLDER
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
     from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 
-__all__ = ["MOST_METADATA_BYTES", "Client", "fetcher", "limits", "temporary_folder"]
+__all__ = ["MOST_METADATA_BYTES", "Client", "fetcher", "limits", "require_tuf", "temporary_folder"]
 
 MOST_METADATA_BYTES = 2**23
 """Bytes of one role's metadata; lengths are stated for all but root and timestamp."""
@@ -136,6 +136,20 @@ def temporary_folder() -> Iterator[Path]:
         ) from error
     with made as folder:
         yield Path(folder)
+
+
+def require_tuf() -> None:
+    """Require that TUF's client is installed.
+
+    Raises:
+        UpdateError: The extra ``ota`` is not.
+    """
+    try:
+        import tuf.ngclient  # noqa: F401 (whether it is there)
+    except ImportError as error:
+        raise UpdateError(
+            "updates over the air need tuf: pip install 'pfm-edge-runtime[ota]'"
+        ) from error
 
 
 def limits() -> "UpdaterConfig":

@@ -9,7 +9,9 @@ socket when the time for all of it is over::
         response = pool.urlopen("GET", url, preload_content=False)
 """
 
+import os
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,13 +20,18 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pfm_edge_runtime.errors import ConfigError, FetchError, UpdateError
-from pfm_edge_runtime.ota._transport import TryAgainError
+from pfm_edge_runtime.ota._answers import PROXY_LOGIN
+from pfm_edge_runtime.ota._proxies import NO_PROXY_THAT_WORKS, Proxy
+from pfm_edge_runtime.ota._transport import RefusedError, TryAgainError
 
 if TYPE_CHECKING:
     from urllib3 import HTTPConnectionPool, PoolManager
     from urllib3.exceptions import HTTPError
 
 __all__ = ["Deadline", "Sockets", "explained", "open_pool"]
+
+_OUT_OF_TIME = {9, 10}  # OpenSSL's X509_V_ERR: not yet valid, expired
+_PROXY_STATUS = "407 "  # of an answer to CONNECT, as http.client tells of it
 
 
 class Sockets:
@@ -93,6 +100,7 @@ def explained(url: str, deadline: Deadline) -> Iterator[None]:
 
     Raises:
         FetchError: The request failed.
+        RefusedError: It failed in a way that a person must mend.
     """
     from urllib3.exceptions import HTTPError
 
@@ -111,7 +119,7 @@ def explained(url: str, deadline: Deadline) -> Iterator[None]:
         )
 
 
-def open_pool(sockets: Sockets, proxy: str | None) -> "PoolManager":
+def open_pool(sockets: Sockets, proxy: Proxy | None) -> "PoolManager":
     """Return a pool whose connections register their sockets.
 
     Raises:
@@ -125,12 +133,13 @@ def open_pool(sockets: Sockets, proxy: str | None) -> "PoolManager":
             "updates over the air need urllib3: pip install 'pfm-edge-runtime[ota]'"
         ) from error
     try:
-        manager = urllib3.PoolManager() if proxy is None else urllib3.ProxyManager(proxy)
+        manager = (
+            urllib3.PoolManager()
+            if proxy is None
+            else urllib3.ProxyManager(proxy.url, proxy_headers=proxy.headers)
+        )
     except urllib3.exceptions.HTTPError as error:
-        raise ConfigError(
-            "the proxy of the environment is none that can be used: set https_proxy to an "
-            "http:// or https:// URL"
-        ) from error
+        raise ConfigError(NO_PROXY_THAT_WORKS) from error
     manager.pool_classes_by_scheme = _pool_classes(sockets)
     return manager
 
@@ -171,19 +180,22 @@ def _pool_classes(sockets: Sockets) -> "dict[str, type[HTTPConnectionPool]]":
     return {"http": PlainPool, "https": SecurePool}
 
 
-def _explanation(url: str, error: "HTTPError | OSError | ValueError") -> FetchError:
+def _explanation(url: str, error: "HTTPError | OSError | ValueError") -> UpdateError:
     from urllib3 import exceptions
 
     host = urlsplit(url).hostname
-    now = datetime.now(timezone.utc)
+    for each in _chain(error):
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return RefusedError(f"{url} is not {host}, or not for now: {_distrust(each)}")
     match error:
         case exceptions.NameResolutionError():
             finding = f"cannot be reached: no network knows the name {host}"
+        case exceptions.ProxyError() if _PROXY_STATUS in _cause(error):
+            return RefusedError(f"{url} {PROXY_LOGIN}")
         case exceptions.ProxyError():
             finding = f"cannot be reached through the proxy: {_cause(error)}"
         case exceptions.SSLError():
-            finding = f"is not {host}, or not for now: {_cause(error)} (it is {now:%Y-%m-%d} here)"
-            return FetchError(f"{url} {finding}")
+            return FetchError(f"{url} cannot be reached by TLS: {_cause(error)}")
         case exceptions.NewConnectionError():
             finding = f"cannot be reached: {_cause(error)}"
         case exceptions.TimeoutError() | TimeoutError():
@@ -195,11 +207,31 @@ def _explanation(url: str, error: "HTTPError | OSError | ValueError") -> FetchEr
     return TryAgainError(f"{url} {finding}")
 
 
+def _distrust(error: ssl.SSLCertVerificationError) -> str:
+    """Say why a server's certificate is not trusted, and what may be wrong here."""
+    reason = f"{error.verify_message} (it is {datetime.now(timezone.utc):%Y-%m-%d} here)"
+    if error.verify_code in _OUT_OF_TIME:
+        return f"{reason}; where that date is wrong, set this device's clock"
+    named = os.environ.get("SSL_CERT_FILE")
+    try:
+        if named is not None:
+            os.close(os.open(named, os.O_RDONLY))
+    except OSError as unreadable:
+        return f"{reason}; SSL_CERT_FILE is {named}: {unreadable.strerror}: name the authorities"
+    return f"{reason}; SSL_CERT_FILE may name the authority that signed for it"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what is known to be behind it."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or _argument(found)
+
+
 def _cause(error: BaseException) -> str:
     """Return the innermost reason that is known, on one line."""
-    inner = error
-    while (found := inner.__cause__ or _argument(inner)) is not None:
-        inner = found
+    *_, inner = _chain(error)
     reason = inner.strerror if isinstance(inner, OSError) and inner.strerror else str(inner)
     return " ".join(reason.split()) or type(inner).__name__
 

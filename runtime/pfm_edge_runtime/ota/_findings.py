@@ -10,7 +10,7 @@ one that is behind looks like an attack for a while::
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pfm_edge_runtime.errors import FetchError, RepositoryError, StorageError, UpdateError
+from pfm_edge_runtime.errors import FetchError, RepositoryError, StorageError
 
 __all__ = ["StaleError", "explained", "old_copy"]
 
@@ -36,14 +36,9 @@ def explained(
         RepositoryError: The metadata cannot be trusted.
         FetchError: It cannot be had; with RepositoryError, as StaleError: a later try may succeed.
         StorageError: What is temporary cannot be written.
-        UpdateError: The extra ``ota`` is not installed.
     """
-    try:
-        from tuf.api import exceptions
-    except ImportError as error:
-        raise UpdateError(
-            "updates over the air need tuf: pip install 'pfm-edge-runtime[ota]'"
-        ) from error
+    from tuf.api import exceptions
+
     try:
         yield
     except exceptions.ExpiredMetadataError as error:

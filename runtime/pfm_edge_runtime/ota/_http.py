@@ -14,11 +14,12 @@ doubles: a thousand devices that lost one server do not come back as one.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import quote, unquote, urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import quote, urljoin, urlsplit
 
-from pfm_edge_runtime.errors import ConfigError, FetchError
+from pfm_edge_runtime.errors import FetchError
+from pfm_edge_runtime.ota._answers import Body, require_success, require_taken
 from pfm_edge_runtime.ota._connections import Deadline, Sockets, explained, open_pool
+from pfm_edge_runtime.ota._proxies import proxy_for, split_credentials
 from pfm_edge_runtime.ota._transport import Meter, MissingFileError, Transport, TryAgainError
 from pfm_edge_runtime.ota.options import UpdateOptions
 from pfm_edge_runtime.recording import software
@@ -31,18 +32,14 @@ __all__ = ["HttpTransport"]
 _T = TypeVar("_T")
 
 _SLOWEST_RATE = 4096  # bytes a second: the least that a link must give
-_CHUNK_BYTES = 2**16
 _MOST_REDIRECTS = 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds; the bound of the first pause, and of any
-_SUCCESS = range(200, 300)
+_LONGEST_REST = 60.0  # seconds that are waited where a server says so; else the update ends
 _REDIRECTS = {301, 302, 303, 307, 308}
-_MISSING = {403, 404, 410}  # object stores answer 403 for what is not there
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
-_PORTAL = 511  # RFC 6585: Network Authentication Required
-_PAGE = (b"<!doctype html", b"<html")
 _MOST_LEFT_BYTES = 2**14  # of an answer that is read to keep its connection, and dropped
 _PORTS = {"http": 80, "https": 443}
-_PORTAL_HINT = "answers with a web page, as a network does that wants a login first"
+_NO_FILE = "is it a publisher's public folder?"
+_NO_RECEIVER = "is it where receipts go?"
 
 
 class HttpTransport(Transport):
@@ -59,21 +56,19 @@ class HttpTransport(Transport):
     """
 
     def __init__(self, url: str, options: UpdateOptions, meter: Meter) -> None:
-        self._base, credentials = _split_credentials(url)
+        self._base, credentials = split_credentials(url)
         self.name = self._base
         self.is_fresh = True
         self.meter = meter
         self._options = options
         self._sockets = Sockets()
-        self._pool = open_pool(self._sockets, _proxy_for(self._base))
+        self._pool = open_pool(self._sockets, proxy_for(self._base))
         self._headers = {
             "User-Agent": software().replace(" ", "/"),
             "Accept-Encoding": "identity",  # lengths and hashes are those of the files
         }
         if credentials is not None:
-            from urllib3 import make_headers
-
-            self._headers |= make_headers(basic_auth=credentials)
+            self._headers["Authorization"] = credentials
 
     def close(self) -> None:
         """Close the connections."""
@@ -92,9 +87,8 @@ class HttpTransport(Transport):
             self.meter.sent += len(data)
             seconds = self._seconds(len(data))
             with self._answered("POST", self._base, seconds, (data, media_type)) as response:
-                _require_success(self._base, response.status)
-                if _is_page(response):  # the receipt went to a network that wants a login
-                    raise FetchError(f"{self._base} {_PORTAL_HINT}")
+                require_success(self._base, response, missing=_NO_RECEIVER)
+                self.meter.received += require_taken(self._base, response)
 
         self._attempt(once, None)
 
@@ -108,18 +102,19 @@ class HttpTransport(Transport):
         for number in range(most):
             try:
                 return once()
-            except TryAgainError:
-                if number + 1 == most:
+            except TryAgainError as error:
+                if number + 1 == most or error.after > _LONGEST_REST:
                     raise
+                rest = error.after
             bound = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**number)
-            self._options.sleep(bound * self._options.draw())
+            self._options.pause(rest + bound * self._options.draw())
         raise AssertionError("the last attempt returns or raises")
 
     def _get(self, url: str, most: int) -> bytes:
         for _ in range(1 + _MOST_REDIRECTS):
             with self._answered("GET", url, self._seconds(most)) as response:
                 if response.status not in _REDIRECTS:
-                    _require_success(url, response.status)
+                    require_success(url, response, missing=_NO_FILE)
                     return self._body(url, response, most)
                 url = _redirected(url, response.headers.get("Location"))
         raise FetchError(f"{url} is redirected again and again: name the last address")
@@ -129,8 +124,9 @@ class HttpTransport(Transport):
         self, method: str, url: str, seconds: float, body: tuple[bytes, str] | None = None
     ) -> "Iterator[BaseHTTPResponse]":
         headers = self._headers if body is None else self._headers | {"Content-Type": body[1]}
-        self.meter.requests += 1
-        with explained(url, Deadline(self._sockets, seconds)):
+        deadline = Deadline(self._sockets, seconds)
+        with self._options.stopping.waiting(), explained(url, deadline):
+            self.meter.requests += 1
             response = self._pool.urlopen(
                 method,
                 url,
@@ -162,45 +158,19 @@ class HttpTransport(Transport):
         response.release_conn()
 
     def _body(self, url: str, response: "BaseHTTPResponse", most: int) -> bytes:
-        stated = response.headers.get("Content-Length", "")
-        expected = int(stated) if stated.isdecimal() else 0
-        is_page = _is_page(response)
-        found = bytearray()
-        if expected <= most and not is_page:
-            self.meter.require(expected)
-        for chunk in response.stream(_CHUNK_BYTES, decode_content=False):
-            found += chunk
-            self.meter.received += len(chunk)
-            if is_page or found[:64].lstrip().lower().startswith(_PAGE):
-                raise FetchError(f"{url} {_PORTAL_HINT}")
-            if max(expected, len(found)) > most:
-                raise FetchError(f"{url} is longer than the {most} bytes that it may have")
+        body = Body(url, response, most)
+        if body.fits:
+            self.meter.require(body.expected)
+        for count in body.parts():
+            self.meter.received += count
             self.meter.require(0)
-            self._options.progress(len(found), max(expected, len(found)))
-        return bytes(found)
+            here = len(body.data)
+            self._options.progress(here, max(body.expected, here))
+        return bytes(body.data)
 
     def _seconds(self, most: int) -> float:
         """Return how long a request may take that moves so many bytes."""
         return self._options.timeout + most / _SLOWEST_RATE
-
-
-def _is_page(response: "BaseHTTPResponse") -> bool:
-    return "html" in response.headers.get("Content-Type", "").lower()
-
-
-def _require_success(url: str, status: int) -> None:
-    if status in _SUCCESS:
-        return
-    if status in _MISSING:
-        raise MissingFileError(
-            f"{url}: the server has no such file ({status}); is it a publisher's public folder?",
-            status=403 if status == 403 else 404,  # noqa: PLR2004 (what TUF's client knows)
-        )
-    if status == _PORTAL:
-        raise FetchError(f"{url} {_PORTAL_HINT}")
-    if status in _PASSING:
-        raise TryAgainError(f"{url}: the server cannot answer just now ({status})")
-    raise FetchError(f"{url}: the server answers with status {status}")
 
 
 def _redirected(url: str, location: str | None) -> str:
@@ -226,32 +196,3 @@ def _redirected(url: str, location: str | None) -> str:
 def _origin(url: str) -> tuple[str, str, int]:
     parts = urlsplit(url)
     return parts.scheme, (parts.hostname or "").lower(), parts.port or _PORTS.get(parts.scheme, 0)
-
-
-def _split_credentials(url: str) -> tuple[str, str | None]:
-    """Take user and password out of a URL: no message shall repeat them.
-
-    Raises:
-        ConfigError: It is no URL of a server.
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ConfigError("the URL is malformed: name it as https://host/folder") from error
-    if parts.scheme.lower() not in _PORTS or not parts.hostname or parts.query or parts.fragment:
-        raise ConfigError("the URL must be http:// or https://, with a host, and no ? or #")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    where = host if port is None else f"{host}:{port}"
-    base = f"{parts.scheme.lower()}://{where}{parts.path.rstrip('/')}"
-    if parts.username is None:
-        return base, None
-    return base, f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-
-
-def _proxy_for(url: str) -> str | None:
-    parts = urlsplit(url)
-    if proxy_bypass(parts.netloc):
-        return None
-    proxies = getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")

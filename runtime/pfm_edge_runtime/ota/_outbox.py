@@ -23,6 +23,7 @@ from pfm_edge_runtime._strict_json import JsonLimits, JsonValue, StrictJsonError
 from pfm_edge_runtime.errors import FetchError
 from pfm_edge_runtime.ota._cache import Cache
 from pfm_edge_runtime.ota._transport import MissingFileError, TryAgainError
+from pfm_edge_runtime.ota.stopping import StoppedError
 from pfm_edge_runtime.receipts import make_receipt
 from pfm_edge_runtime.state import AbsentRecord, DeviceState, ErasedRecord
 
@@ -119,7 +120,7 @@ class Outbox:
         """Send one; return why the other side does not take this one, if it does not."""
         try:
             send(receipt_name(record), self._text(record))
-        except (MissingFileError, TryAgainError):
+        except (MissingFileError, StoppedError, TryAgainError):
             raise
         except FetchError as error:
             return error

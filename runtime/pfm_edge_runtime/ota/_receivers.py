@@ -12,13 +12,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from pfm_edge_runtime.errors import FetchError
+from pfm_edge_runtime.errors import ConfigError, FetchError
+from pfm_edge_runtime.ota._proxies import split_credentials
 from pfm_edge_runtime.ota._transport import BudgetError, Meter, TryAgainError
 from pfm_edge_runtime.ota.options import UpdateOptions
 from pfm_edge_runtime.ota.source import is_url
 from pfm_edge_runtime.store import write_atomic
 
-__all__ = ["RECEIPT_TYPE", "Send", "open_receiver"]
+__all__ = ["RECEIPT_TYPE", "Send", "open_receiver", "require_receiver"]
 
 RECEIPT_TYPE = "application/vnd.in-toto+json"
 """Media type of a receipt that is posted."""
@@ -39,7 +40,7 @@ def open_receiver(place: str, device: str, options: UpdateOptions, meter: Meter)
 
     Raises:
         FetchError: There is no such directory, or, from sending, the receipt did not arrive.
-        ConfigError: The URL is none that can be used.
+        ConfigError: The URL is none that can be used, or of no server.
         StorageError: From sending: the disk refused.
     """
     if is_url(place):
@@ -55,9 +56,7 @@ def open_receiver(place: str, device: str, options: UpdateOptions, meter: Meter)
 
             yield post
         return
-    directory = Path(place)
-    if not directory.is_dir():
-        raise FetchError(f"{directory} is no directory that receipts could go to: make it")
+    directory = _directory(place)
 
     def write(name: str, text: bytes) -> None:
         # By what it says, too: two copies of one device must not write over each other's.
@@ -65,3 +64,25 @@ def open_receiver(place: str, device: str, options: UpdateOptions, meter: Meter)
         write_atomic(directory / f"{device}-{stem}-{digest[:8]}.json", text)
 
     yield write
+
+
+def require_receiver(place: str) -> None:
+    """Require that receipts could go to a place; whether a server is there is not asked.
+
+    Raises:
+        FetchError: It is a directory that does not exist.
+        ConfigError: It is a URL that cannot be used.
+    """
+    if is_url(place):
+        split_credentials(place)
+    else:
+        _directory(place)
+
+
+def _directory(place: str) -> Path:
+    if "://" in place:
+        raise ConfigError("receipts go to an http:// or https:// URL, or to a directory")
+    directory = Path(place)
+    if not directory.is_dir():
+        raise FetchError(f"{directory} is no directory that receipts could go to: make it")
+    return directory

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from pfm_edge_runtime.bundle import TrustedKeys
 from pfm_edge_runtime.errors import FetchError, RepositoryError
 from pfm_edge_runtime.ota._cache import Cache
-from pfm_edge_runtime.ota._client import MOST_METADATA_BYTES, Client, temporary_folder
+from pfm_edge_runtime.ota._client import MOST_METADATA_BYTES, Client, require_tuf, temporary_folder
 from pfm_edge_runtime.ota._findings import StaleError, explained, old_copy
 from pfm_edge_runtime.ota._keys import require_distinct_keys, role_digest, trusted_keys
 from pfm_edge_runtime.ota._transport import Transport
@@ -246,6 +246,7 @@ class Repository:
                 )
 
     def _begin(self, folder: Path) -> None:
+        require_tuf()
         for role in (*_TOP_ROLES, BUNDLES, FORGET):
             data = self._cache.read(f"{METADATA_FOLDER}/{role}.json", MOST_METADATA_BYTES)
             if data is not None:

@@ -14,7 +14,15 @@ from types import TracebackType
 
 from pfm_edge_runtime.errors import FetchError, UpdateError
 
-__all__ = ["BudgetError", "Meter", "MissingFileError", "Progress", "Transport", "TryAgainError"]
+__all__ = [
+    "BudgetError",
+    "Meter",
+    "MissingFileError",
+    "Progress",
+    "RefusedError",
+    "Transport",
+    "TryAgainError",
+]
 
 Progress = Callable[[int, int], None]
 """Is told how many bytes of a download are here, and how many there will be."""
@@ -24,8 +32,20 @@ class BudgetError(UpdateError):
     """It would cost more bytes than are left."""
 
 
+class RefusedError(UpdateError):
+    """What is in between, or at the other end, refuses until a person mends something."""
+
+
 class TryAgainError(FetchError):
-    """The network or the server failed in a way that often passes by itself."""
+    """The network or the server failed in a way that often passes by itself.
+
+    Attributes:
+        after: Seconds that the server wants to be left alone for; 0: it did not say.
+    """
+
+    def __init__(self, message: str, *, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
 
 
 class MissingFileError(FetchError):

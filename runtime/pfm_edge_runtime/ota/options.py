@@ -8,12 +8,13 @@ Owns the options of ``update_model``; all have defaults that suit a device on a 
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 from pfm_edge_runtime.errors import ConfigError
 from pfm_edge_runtime.ota._transport import Progress
 from pfm_edge_runtime.ota.channel import is_cohort
+from pfm_edge_runtime.ota.stopping import Stopping
 
 __all__ = ["UpdateOptions"]
 
@@ -47,6 +48,7 @@ class UpdateOptions:
         clock: Tells the local time.
         sleep: Waits for so many seconds.
         draw: Draws a number from 0 to 1, for what is spread at random.
+        stopping: Tells the update to stop.
     """
 
     cohort: str | None = None
@@ -61,6 +63,7 @@ class UpdateOptions:
     clock: Callable[[], datetime] = _local_clock
     sleep: Callable[[float], None] = time.sleep
     draw: Callable[[], float] = random.random
+    stopping: Stopping = field(default_factory=Stopping)
 
     def __post_init__(self) -> None:
         if self.cohort is not None and not is_cohort(self.cohort):
@@ -72,3 +75,12 @@ class UpdateOptions:
             )
         if self.max_bytes is not None and self.max_bytes < 1:
             raise ConfigError("a budget has at least 1 byte")
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless the update is told to stop.
+
+        Raises:
+            StoppedError: It is.
+        """
+        with self.stopping.waiting():
+            self.sleep(seconds)

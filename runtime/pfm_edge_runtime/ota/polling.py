@@ -2,7 +2,7 @@
 
 Owns the pauses. They are drawn at random, so that a fleet that was switched on at once does not
 call at once; after a failure of network or server the device comes back sooner, and ever later
-while that lasts, but never later than it would have::
+while that lasts, but never later than it would have, unless the server says when to come again::
 
     poll(lambda: update_model(model, source, options=options), every=900.0, wait=stopped.wait)
 """
@@ -70,5 +70,8 @@ def poll(
     while True:
         report = update()
         failures = failures + 1 if report.exit_code == TRY_AGAIN else 0
-        if wait(next_pause(every, failures, draw())):
+        pause = next_pause(every, failures, draw())
+        if report.retry_after:  # no sooner, and not all at once
+            pause = max(pause, report.retry_after + draw() * _FIRST_BOUND)
+        if wait(pause):
             return

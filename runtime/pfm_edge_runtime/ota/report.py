@@ -12,6 +12,7 @@ from pfm_edge_runtime.bundle import Place
 from pfm_edge_runtime.errors import FetchError, PfmEdgeError, UnhealthyError, UpdateBusyError
 from pfm_edge_runtime.manifest import ModelId
 from pfm_edge_runtime.ota._obeying import Obeyed
+from pfm_edge_runtime.ota._transport import TryAgainError
 
 __all__ = ["OUTCOMES", "TRY_AGAIN", "UpdateReport"]
 
@@ -21,6 +22,7 @@ OUTCOMES = (
     "held-back",
     "not-included",
     "rejected",
+    "stopped",
     "up-to-date",
     "updated",
 )
@@ -69,6 +71,11 @@ class UpdateReport:
         if isinstance(self.error, UnhealthyError):
             return 1 if self.error.lasting else TRY_AGAIN
         return TRY_AGAIN if isinstance(self.error, FetchError | UpdateBusyError) else 1
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds that the server wants to be left alone for; 0: it did not say."""
+        return self.error.after if isinstance(self.error, TryAgainError) else 0.0
 
     def as_dict(self) -> dict[str, object]:
         """Return it as values that JSON has."""

@@ -61,6 +61,7 @@ from pfm_edge_runtime.ota.options import UpdateOptions
 from pfm_edge_runtime.ota.report import UpdateReport
 from pfm_edge_runtime.ota.root import known_repository
 from pfm_edge_runtime.ota.source import Source
+from pfm_edge_runtime.ota.stopping import StoppedError
 from pfm_edge_runtime.package import PackageFiles
 from pfm_edge_runtime.state import DeviceState, RepositoryTrust, default_state_directory
 
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 __all__ = ["update_model"]
 
 _MOST_BUNDLE_BYTES = 2**30  # step 1 of a bundle's verification has the same limit
+_STOPPABLE = {"refresh", "channel", "fetch", "verify", "health", "commit"}
 
 
 def update_model(
@@ -130,7 +132,7 @@ class _Update:
         self._device = device
         self._cache = Cache(device.updates_directory)
         wait = self._options.timeout
-        with self._cache.alone(timeout=wait, sleep=self._options.sleep):
+        with self._cache.alone(timeout=wait, sleep=self._options.pause):
             # Read once more: an update that was waited for may have raised what it says.
             self._known = known_repository(device)
             with self.catching():
@@ -143,12 +145,13 @@ class _Update:
         model_id = None if self._files is None else self._files.manifest.model_id
         floor = None if model_id is None else self._device.memory.floors.get(model_id)
         error, forgotten = self._error, self._lists.obeyed
+        stopped = isinstance(error, StoppedError) and self._outcome == "failed"
         if error is None and forgotten is not None and forgotten.problem is not None:
             error = ErasurePendingError(
                 f"{forgotten.applied} forgotten, not yet erased: {forgotten.problem}"
             )
         return UpdateReport(
-            outcome=self._outcome,
+            outcome="stopped" if stopped else self._outcome,
             model_id=model_id,
             place=floor,
             forgotten=forgotten,
@@ -375,6 +378,8 @@ class _Update:
 
     @contextmanager
     def _state(self, name: str) -> Iterator[None]:
+        if name in _STOPPABLE:
+            self._options.stopping.require_going()
         self._options.observer(f"enter:{name}")
         yield
         self._options.observer(f"leave:{name}")

@@ -32,8 +32,9 @@ def test_pauses_are_spread_and_back_off_without_passing_the_usual_one() -> None:
 
 
 class _Report:
-    def __init__(self, exit_code: int) -> None:
+    def __init__(self, exit_code: int, retry_after: float = 0) -> None:
         self.exit_code = exit_code
+        self.retry_after = retry_after
 
 
 def test_a_device_comes_back_sooner_while_the_network_fails() -> None:
@@ -46,3 +47,16 @@ def test_a_device_comes_back_sooner_while_the_network_fails() -> None:
     update: Any = lambda: _Report(next(codes))  # noqa: E731
     poll(update, every=900, wait=wait, draw=lambda: 1.0)
     assert pauses == [30, 60, 1350, 1350, 30]
+
+
+@pytest.mark.parametrize(("stated", "pause"), [(10, 40), (3600, 3630)])
+def test_a_device_comes_back_no_sooner_than_the_server_wants(stated: float, pause: float) -> None:
+    pauses: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        pauses.append(seconds)
+        return True
+
+    update: Any = lambda: _Report(75, stated)  # noqa: E731
+    poll(update, every=900, wait=wait, draw=lambda: 1.0)
+    assert pauses == [pause]

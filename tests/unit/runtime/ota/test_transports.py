@@ -2,25 +2,23 @@
 
 import os
 import socket
-import ssl
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from pfm_edge_runtime.errors import ConfigError, FetchError, PfmEdgeError, UpdateError
 from pfm_edge_runtime.ota._directory import DirectoryTransport
-from pfm_edge_runtime.ota._http import HttpTransport
-from pfm_edge_runtime.ota._transport import Meter, MissingFileError, TryAgainError
+from pfm_edge_runtime.ota._transport import (
+    Meter,
+    MissingFileError,
+    RefusedError,
+    TryAgainError,
+)
 from pfm_edge_runtime.ota.options import UpdateOptions
 from pfm_edge_runtime.ota.source import open_source
+from tests.support.ota_proxy import serve_tls
 from tests.support.ota_server import (
     Answer,
     Exchange,
@@ -33,8 +31,7 @@ from tests.support.ota_server import (
     refusing,
     slow,
 )
-
-DATA = b"x" * 3000
+from tests.unit.runtime.ota.conftest import DATA, Open
 
 
 def _stating(status: int, field: tuple[str, str], body: bytes = b"") -> Answer:
@@ -46,32 +43,6 @@ def _stating(status: int, field: tuple[str, str], body: bytes = b"") -> Answer:
         exchange.close_connection = True
 
     return answer
-
-
-Open = Callable[..., HttpTransport]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[FileServer]:
-    (tmp_path / "served").mkdir()
-    (tmp_path / "served" / "a.json").write_bytes(DATA)
-    with FileServer(tmp_path / "served") as made:
-        yield made
-
-
-@pytest.fixture
-def pauses() -> list[float]:
-    return []
-
-
-@pytest.fixture
-def opened(server: FileServer, pauses: list[float]) -> Open:
-    def make(url: str = "", *, most: int | None = None, **options: float) -> HttpTransport:
-        given = {"timeout": 5.0, "attempts": 1, **options}
-        made = UpdateOptions(sleep=pauses.append, draw=lambda: 0.5, **given)  # type: ignore[arg-type]
-        return HttpTransport(url or server.url, made, Meter(most))
-
-    return make
 
 
 def test_a_file_comes_whole_and_is_counted(opened: Open, server: FileServer) -> None:
@@ -159,22 +130,38 @@ def test_what_passes_is_tried_again_after_a_drawn_pause(
     assert pauses == [0.5, 1.0]  # what is not there is not there
 
 
-def test_tls_is_cut_off_too(
+def test_tls_is_trusted_as_far_as_it_is_and_cut_off_too(
     opened: Open, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    certificate = _certificate(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    server._server.socket = context.wrap_socket(server._server.socket, server_side=True)
+    authority = serve_tls(server, tmp_path)
     url = server.url.replace("http:", "https:")
-    with opened(url) as transport, pytest.raises(FetchError, match="or not for now"):
-        transport.read("a.json", most=3000)
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    for named, finding in ((None, "SSL_CERT_FILE may name"), ("/none.pem", "/none.pem: No such")):
+        if named is not None:
+            monkeypatch.setenv("SSL_CERT_FILE", named)
+        with opened(url) as transport, pytest.raises(RefusedError, match=finding) as caught:
+            transport.read("a.json", most=3000)
+        assert "is not 127.0.0.1, or not for now: self-signed" in str(caught.value)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     with opened(url) as transport:
         assert transport.read("a.json", most=3000) == DATA
     server.answers["a.json"] = slow(bytes_a_second=20)
     with opened(url, timeout=0.3) as transport, pytest.raises(TryAgainError, match="too slow"):
         transport.read("a.json", most=10)
+
+
+@pytest.mark.parametrize(("days", "finding"), [(-5, "has expired"), (9, "not yet valid")])
+def test_a_certificate_of_another_time_makes_one_look_at_the_clock(
+    opened: Open,
+    server: FileServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    days: int,
+    finding: str,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(serve_tls(server, tmp_path, days=days)))
+    refused = pytest.raises(RefusedError, match=f"{finding} .*set this device's clock")
+    with opened(server.url.replace("http:", "https:")) as transport, refused:
+        transport.read("a.json", most=3000)
 
 
 def test_a_handshake_is_cut_off_too(opened: Open) -> None:
@@ -199,36 +186,12 @@ def test_a_handshake_is_cut_off_too(opened: Open) -> None:
         thread.join()
 
 
-def _certificate(folder: Path) -> Path:
-    """Write a key, and its certificate for 127.0.0.1, into one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    path = folder / "server.pem"
-    path.write_bytes(pem + made.public_bytes(serialization.Encoding.PEM))
-    return path
-
-
 @pytest.mark.parametrize(
     ("url", "finding"),
     [
         ("http://127.0.0.1:1", "cannot be reached: Connection refused"),
         ("http://no-such-host.invalid", r"no network knows the name no-such-host\.invalid"),
-        ("https://127.0.0.1:{port}", r"is not 127\.0\.0\.1, or not for now"),
+        ("https://127.0.0.1:{port}", "cannot be reached by TLS"),
     ],
 )
 def test_nobody_is_there(opened: Open, server: FileServer, url: str, finding: str) -> None:
@@ -248,29 +211,6 @@ def test_the_budget_is_asked_before_anything_is_fetched(opened: Open, server: Fi
         with pytest.raises(UpdateError, match="--max-bytes"):
             transport.read("a.json", most=2**20)
         assert transport.meter.received < 200_000
-
-
-def test_a_proxy_of_the_environment_is_asked(
-    opened: Open, server: FileServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("http_proxy", server.url)
-    asked = []
-
-    def proxy(exchange: Exchange) -> None:
-        asked.append(exchange.path)
-        exchange.give(DATA)
-
-    server.answers["*"] = proxy
-    with opened("http://updates.example/public") as transport:
-        assert transport.read("a.json", most=3000) == DATA
-    assert asked == ["http://updates.example/public/a.json"]
-    monkeypatch.setenv("no_proxy", "updates.example")
-    with opened("http://updates.example/public") as transport, pytest.raises(TryAgainError):
-        transport.read("a.json", most=3000)
-    monkeypatch.setenv("no_proxy", "")
-    monkeypatch.setenv("http_proxy", "socks9://nowhere")
-    with pytest.raises(ConfigError, match="the proxy of the environment"):
-        opened("http://updates.example/public")
 
 
 def test_a_password_goes_to_the_server_and_into_no_message(

@@ -1,6 +1,7 @@
 """An update from its first state to its last, and what is left of it where it fails."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pfm_edge_runtime.errors import BackendError
 from pfm_edge_runtime.opening import open_model
 from pfm_edge_runtime.ota.channel import Rollout
 from pfm_edge_runtime.ota.source import open_source
+from pfm_edge_runtime.ota.stopping import Stopping
 from pfm_edge_runtime.ota.update import update_model
 from pfm_edge_runtime.state import DeviceState
 from pfm_edge_runtime.variants import VariantGraph
@@ -272,3 +274,23 @@ def test_a_candidate_is_for_those_whom_it_includes_and_nobody_goes_back(
     assert (report.outcome, report.place and report.place.sequence) == ("up-to-date", 6)
     publisher.publish(sequence=7)
     assert update().outcome == "updated"
+
+
+# --- told to stop
+
+
+def test_what_waits_stops_and_what_is_being_written_ends(
+    update: Update, publisher: Publisher, device: DeviceState
+) -> None:
+    publisher.publish(sequence=2)
+    stopping = Stopping()
+
+    def ask(word: str) -> Callable[[str], None]:
+        return lambda said: stopping.request() if said == word else None
+
+    report = update(stopping=stopping, observer=ask("leave:channel"))
+    assert (report.outcome, report.exit_code) == ("stopped", 75)
+    assert "stopped before its end" in str(report.problem)
+    stopping = Stopping()
+    assert update(stopping=stopping, observer=ask("enter:commit")).outcome == "updated"
+    assert device.memory.floors[publisher.tiny.manifest.model_id].sequence == 2
