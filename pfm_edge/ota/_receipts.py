@@ -12,6 +12,7 @@ Of one device no number can have two heads, unless two machines share a key or o
 a later receipt cannot have a lower number.
 """
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pfm_edge._reading import read_whole
+from pfm_edge_runtime._strict_json import canonical
 from pfm_edge_runtime.dsse import Envelope
 from pfm_edge_runtime.errors import EnvelopeError, PfmEdgeError, StorageError
 from pfm_edge_runtime.keys import PublicKey
@@ -93,7 +95,7 @@ def read_receipts(
     """Read a folder of receipts, with all that is below it.
 
     Args:
-        folder: Files that end in ``.json``.
+        folder: Files that end in ``.json``, in any case.
         enrolled: Public keys by key id.
         progress: Told how many files are read of how many.
 
@@ -141,19 +143,19 @@ def _files(folder: Path) -> list[Path]:
         Path(root, name)
         for root, _, names in walk
         for name in names
-        if name.endswith(_SUFFIX) and not name.startswith(".")
+        if name.lower().endswith(_SUFFIX) and not name.startswith(".")
     )
 
 
 def _shown(given: object) -> str:
-    """Write a name, whoever chose it, in what UTF-8 has."""
-    return str(given).encode("utf-8", "backslashreplace").decode("utf-8")
+    """Write a name, whoever chose it, so that it steers no terminal and turns no line around."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in str(given))
 
 
 def _read(path: Path, name: str, enrolled: Mapping[str, PublicKey]) -> Statement | str:
     """Read one receipt; the id of its key alone, if nobody enrolled that."""
     data = read_whole(path, most=_MAX_BYTES, error=StorageError)
-    envelope = Envelope.parse(data.strip(), payload_type=_TYPE)
+    envelope = _envelope(data.strip())
     key_ids = [each.key_id for each in envelope.signatures]
     if not key_ids:
         raise EnvelopeError("nobody signed it")
@@ -173,6 +175,29 @@ def _read(path: Path, name: str, enrolled: Mapping[str, PublicKey]) -> Statement
         order_id="" if record.order is None else record.order.id,
         file=name,
     )
+
+
+def _envelope(data: bytes) -> Envelope:
+    """Take a receipt apart; one that something between the device and here wrote anew is refused.
+
+    What such a thing changes is not known, so that what is left is no evidence.
+    """
+    try:
+        return Envelope.parse(data, payload_type=_TYPE)
+    except EnvelopeError as error:
+        if _was_written_anew(data):
+            raise EnvelopeError(
+                "it was changed on its way: it must be the very bytes that the device sent"
+            ) from error
+        raise
+
+
+def _was_written_anew(data: bytes) -> bool:
+    try:
+        Envelope.parse(canonical(json.loads(data)), payload_type=_TYPE)
+    except (EnvelopeError, RecursionError, ValueError):
+        return False
+    return True
 
 
 def _by_device(statements: Iterable[Statement]) -> dict[str, list[Statement]]:

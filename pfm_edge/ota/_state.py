@@ -14,6 +14,7 @@ from pfm_edge.ota._current import Current
 from pfm_edge.ota._description import whom
 from pfm_edge.ota._issue import releases_of
 from pfm_edge.ota._journal import is_change, load
+from pfm_edge.ota._mark import Mark, mark_path, read_mark
 from pfm_edge.ota._repository import PublisherRepository
 from pfm_edge.ota._roles import Role
 from pfm_edge.ota._served import differing, lost_files, strangers
@@ -117,7 +118,9 @@ def _problems(
 ) -> Iterator[str]:
     if not current.metadata:
         return
-    older = older_copy(current, repository.mark(settings, current))
+    older = older_copy(
+        current, read_mark(mark_path(repository.layout, settings.registry)) or Mark()
+    )
     clock = wrong_clock(current, repository.clock(), settings.days)
     yield from (each for each in (older, clock) if each)
     if older:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from html.parser import HTMLParser
@@ -225,6 +226,25 @@ def test_what_is_no_receipt_is_named(publisher: Publisher) -> None:
     assert status.orders[0].stated == ()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda text: "\ufeff" + text, id="a byte order mark"),
+        pytest.param(lambda text: json.dumps(json.loads(text), indent=2), id="indented anew"),
+        pytest.param(lambda text: text.replace("=", "\\u003d"), id="escaped anew"),
+    ],
+)
+def test_a_receipt_that_was_written_anew_on_its_way_is_said_to_be(
+    publisher: Publisher, change: Callable[[str], str]
+) -> None:
+    forget(publisher.repository, ["rose"])
+    [device] = _enrolled(publisher, 1)
+    status = _status(publisher, change(device.states(ROSE, 4)))
+    assert status.orders[0].stated == ()
+    [reason] = status.receipts.unreadable.values()
+    assert "was changed on its way: it must be the very bytes that the device sent" in reason
+
+
 def test_receipts_below_the_folder_count_and_temporary_files_do_not(publisher: Publisher) -> None:
     forget(publisher.repository, ["rose"])
     [device] = _enrolled(publisher, 1)
@@ -312,11 +332,12 @@ def test_the_page_of_a_quiet_repository_is_whole(publisher: Publisher) -> None:
 
 
 def test_words_from_outside_are_text_on_the_page(publisher: Publisher) -> None:
-    for name in ("<script>x<.json", os.fsdecode(b"\xff.json")):
+    for name in ("<script>x<.json", os.fsdecode(b"\xff.json"), "\u202enosj.\x1b[2J.JSON"):
         (publisher.directory / "receipts" / name).write_text("{}")
-    page = fleet_page(_status(publisher))
-    assert "<script>x<.json" in _Page(page).text
-    assert "\\udcff.json" in _Page(page).text
+    text = _Page(fleet_page(_status(publisher))).text
+    assert "<script>x<.json" in text
+    assert "\\udcff.json" in text
+    assert "\\u202enosj.\\x1b[2J.JSON" in text  # it neither turns its line around nor steers
 
 
 def test_the_json_holds_every_statement(publisher: Publisher) -> None:
