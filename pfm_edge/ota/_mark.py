@@ -25,6 +25,7 @@ from pfm_edge.ota._issue import channels_of, releases_of
 from pfm_edge.ota._layout import Layout
 from pfm_edge.ota._metadata import MetadataByRole, parse_metadata
 from pfm_edge.ota._roles import Role
+from pfm_edge.registry import MARK_SUFFIX
 from pfm_edge_runtime.erasure import finish
 from pfm_edge_runtime.errors import RepositoryError
 from pfm_edge_runtime.manifest import ModelId
@@ -32,9 +33,7 @@ from pfm_edge_runtime.ota.forget_list import ForgetList
 from pfm_edge_runtime.ota.names import FORGET_FILE
 from pfm_edge_runtime.store import exclusive, write_atomic
 
-__all__ = ["SUFFIX", "Mark", "delegations_of", "mark_path", "raise_mark", "read_mark"]
-
-SUFFIX = ".ota-mark"
+__all__ = ["Mark", "delegations_of", "mark_path", "raise_mark", "read_mark"]
 
 _FORMAT = "pfm-ota-mark/1"
 _MAX_BYTES = 1 << 24
@@ -119,7 +118,7 @@ def mark_path(layout: Layout, registry: Path) -> Path | None:
     data = read_whole(first, most=_MAX_ROOT, error=RepositoryError)
     signed = parse_metadata(Role.ROOT, data, str(first)).signed_bytes
     digits = hashlib.sha256(signed).hexdigest()[:_DIGITS]
-    return registry.with_name(f"{registry.name}-{digits}{SUFFIX}")
+    return registry.with_name(f"{registry.name}-{digits}{MARK_SUFFIX}")
 
 
 def read_mark(path: Path | None) -> Mark | None:

@@ -17,7 +17,10 @@ from pfm_edge_runtime.erasure import finish, replace_erasing
 from pfm_edge_runtime.errors import StorageError
 from pfm_edge_runtime.store import exclusive, write_atomic
 
-__all__ = ["change_registry", "read_registry"]
+__all__ = ["MARK_SUFFIX", "change_registry", "read_registry"]
+
+MARK_SUFFIX = ".ota-mark"
+"""How the names of files end that remember, beside a registry, how far a repository had come."""
 
 _MAX_BYTES = 1 << 24  # 10,000 classes with long labels have 10 MB
 

@@ -23,7 +23,13 @@ from unicodedata import normalize
 
 from pfm_edge.config import Config, load_config
 from pfm_edge.errors import RegistryError, RunError
-from pfm_edge.registry import KnownClass, Registry, change_registry, read_registry
+from pfm_edge.registry import (
+    MARK_SUFFIX,
+    KnownClass,
+    Registry,
+    change_registry,
+    read_registry,
+)
 from pfm_edge.training._lock import LOCK_FILE, alone
 from pfm_edge_runtime.bundle import ClassId
 from pfm_edge_runtime.store import write_atomic
@@ -270,7 +276,7 @@ def _clear(path: Path) -> None:
         for each in path.iterdir():
             if each.is_dir() and not each.is_symlink():
                 shutil.rmtree(each)
-            elif each.name not in {_CLASSES, LOCK_FILE}:
+            elif each.name not in {_CLASSES, LOCK_FILE} and each.suffix != MARK_SUFFIX:
                 each.unlink()
     except OSError as error:
         raise RunError(f"{path}: cannot be removed ({error.strerror}); remove it") from error

@@ -10,6 +10,7 @@ from pfm_edge.config import load_config
 from pfm_edge.data import load_data
 from pfm_edge.errors import RunError
 from pfm_edge.model import create_backbone, image_input, preprocessing
+from pfm_edge.registry import MARK_SUFFIX
 from pfm_edge.training import Run, load_model, read_metrics, train
 from pfm_edge_runtime.errors import ConfigError, StorageError
 from pfm_edge_runtime.preprocessing import Preprocessor
@@ -147,7 +148,10 @@ def test_a_run_in_the_way(tmp_path, configure, data):
     run = Run.create(tmp_path / "run", configure(), data.labels)
     with pytest.raises(RunError, match="--resume continues it, --overwrite replaces it"):
         Run.create(run.path, configure(), data.labels)
+    mark = run.path / f"classes.json-5f0c{MARK_SUFFIX}"  # of a repository that uses its registry
+    mark.write_text("{}")
     Run.create(run.path, configure(), data.labels, overwrite=True)
+    assert mark.exists()
 
 
 def test_overwrite_replaces_runs_only(tmp_path, configure, data):
