@@ -258,11 +258,14 @@ def _set_back(scene: Scene) -> None:
         mark.unlink()
 
 
-@pytest.mark.parametrize("refreshes", [0, 1], ids=["timestamp", "snapshot"])
+@pytest.mark.parametrize(
+    ("days", "refreshes"), [(0, 0), (8, 0), (0, 1)], ids=["timestamp", "expired", "snapshot"]
+)
 def test_a_version_with_other_bytes_is_no_version_that_is_here(
-    scene: Scene, refreshes: int
+    scene: Scene, days: int, refreshes: int
 ) -> None:
     _set_back(scene)
+    scene.world.later(days=days)
     scene.world.forget("daisy")
     for _ in range(refreshes):  # the timestamp is a new one then, and names the snapshot's number
         refresh(scene.world.repository)

@@ -12,6 +12,7 @@ restored from a backup, and who uses a version twice, would not be heard. Here t
 It starts from what is cached; what it verified lies in ``folder`` afterwards.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -28,7 +29,15 @@ if TYPE_CHECKING:
     from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
     from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 
-__all__ = ["MOST_METADATA_BYTES", "Client", "fetcher", "limits", "require_tuf", "temporary_folder"]
+__all__ = [
+    "MOST_METADATA_BYTES",
+    "Client",
+    "fetcher",
+    "limits",
+    "require_tuf",
+    "stated_version",
+    "temporary_folder",
+]
 
 MOST_METADATA_BYTES = 2**23
 """Bytes of one role's metadata; lengths are stated for all but root and timestamp."""
@@ -75,8 +84,7 @@ class Client:
         Returns:
             Whether it did not fit: the publisher used a version twice.
         """
-        self._updater.refresh()
-        if self._fits():
+        if self._refreshed():
             return False
         reference = self.trusted.reference_time
         for path in self._folder.glob("*.json"):
@@ -94,19 +102,31 @@ class Client:
         """Return a root that was verified on the way to the newest."""
         return (self._folder / "root_history" / f"{version}.root.json").read_bytes()
 
-    def _fits(self) -> bool:
-        """Tell whether snapshot and timestamp are those that the repository has now.
+    def _refreshed(self) -> bool:
+        """Refresh; tell whether snapshot and timestamp are those that the repository has now.
 
         Of the other roles the client compares length and hash by itself.
         """
-        from tuf.api.exceptions import LengthOrHashMismatchError
+        from tuf.api.exceptions import ExpiredMetadataError, LengthOrHashMismatchError
 
         try:
+            self._updater.refresh()
             snapshot = (self._folder / "snapshot.json").read_bytes()
             self.trusted.timestamp.snapshot_meta.verify_length_and_hashes(snapshot)
         except LengthOrHashMismatchError:
             return False
-        return self._came[_TIMESTAMP] == (self._folder / _TIMESTAMP).read_bytes()
+        except ExpiredMetadataError:  # where it is the cached one, the other one may not have
+            if not self._is_repeated():
+                raise
+        return not self._is_repeated()
+
+    def _is_repeated(self) -> bool:
+        """Tell whether the timestamp that came has the cached one's number, and other bytes."""
+        path = self._folder / _TIMESTAMP
+        came, cached = self._came.get(_TIMESTAMP), path.read_bytes() if path.exists() else None
+        if came is None or cached is None or came == cached:
+            return False
+        return stated_version(came) == stated_version(cached)
 
     def _begin(self) -> "Updater":
         from tuf.ngclient import Updater
@@ -150,6 +170,14 @@ def require_tuf() -> None:
         raise UpdateError(
             "updates over the air need tuf: pip install 'pfm-edge-runtime[ota]'"
         ) from error
+
+
+def stated_version(data: bytes) -> int:
+    """Return the version that metadata states, whoever signed it; 0 if it cannot be read."""
+    try:
+        return int(json.loads(data)["signed"]["version"])
+    except (KeyError, TypeError, ValueError):
+        return 0
 
 
 def limits() -> "UpdaterConfig":

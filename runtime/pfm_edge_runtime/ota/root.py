@@ -6,10 +6,10 @@ Owns the look at a ``root.json`` before a device trusts it for good::
     root_version(data)                     # 1
 """
 
-import json
 from pathlib import Path
 
 from pfm_edge_runtime.errors import FetchError, RepositoryError, StateError, UpdateError
+from pfm_edge_runtime.ota._client import stated_version
 from pfm_edge_runtime.ota._directory import read_whole
 from pfm_edge_runtime.ota._keys import require_distinct_keys
 from pfm_edge_runtime.state import DeviceState, RepositoryTrust
@@ -76,7 +76,4 @@ def known_repository(device: DeviceState) -> RepositoryTrust:
 
 def root_version(data: bytes) -> int:
     """Return the version of a root that was verified before; 0 if it cannot be read."""
-    try:
-        return int(json.loads(data)["signed"]["version"])
-    except (KeyError, TypeError, ValueError):
-        return 0
+    return stated_version(data)
