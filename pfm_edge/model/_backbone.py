@@ -69,9 +69,13 @@ def create_backbone(config: BackboneConfig) -> Backbone:
         if name in config.arguments:
             raise ConfigError(f"backbone.arguments.{name}: pfm-edge decides that itself; remove it")
     with timm_errors(f"timm cannot make '{config.model}'"):
-        model = timm.create_model(
-            config.model, pretrained=config.pretrained, num_classes=0, **config.arguments
-        )
+        try:
+            model = timm.create_model(
+                config.model, pretrained=config.pretrained, num_classes=0, **config.arguments
+            )
+        except TypeError:  # a type that takes no such argument may be none of ours anyway
+            _require_supported_type(config.model)
+            raise
     require_supported(config.model, model)
     _write_out_pooling(model)
     with timm_errors(f"'{config.model}' does not run"):
@@ -126,6 +130,16 @@ def timm_errors(what: str, fix: str = "check backbone.arguments") -> Iterator[No
     except _LIBRARY_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"backbone: {what} ({reason[:300]}); {fix}") from error
+
+
+def _require_supported_type(name: str) -> None:
+    """Refuse a model by its type, made without arguments and without memory for its weights."""
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(name, num_classes=0)
+    except _LIBRARY_ERRORS:
+        return  # nothing is known of it then
+    require_supported(name, model)
 
 
 def _write_out_pooling(model: Backbone) -> None:

@@ -54,6 +54,7 @@ _WINDOWS = "it attends within windows, and a prompt is in none of them"
 _STAGES = "it merges its tokens from stage to stage, and prompts do not merge"
 _ANY_SIZE = "it takes images of any size, and a graph has one"
 _ONE_MATRIX = "attention and MLP share one projection, which no adapter takes apart"
+_NO_TOKENS = "it is no transformer of tokens, so it has no place for a prompt"
 WHY_NOT = {
     "Cait": "its heads mix their scores, so a prompt's softmax is not its own",
     "ConVit": "its gates mix attention with positions, and a prompt has none",
@@ -99,7 +100,9 @@ def require_supported(name: str, model: Backbone) -> None:
     if found is None:
         return
     what, kind = found
-    reason = f": {WHY_NOT[kind]}" if kind in WHY_NOT else ""
+    attends = any(hasattr(module, "num_heads") for module in model.modules())
+    why = WHY_NOT.get(kind) if attends or kind in WHY_NOT else _NO_TOKENS
+    reason = f": {why}" if why else ""
     raise ConfigError(
         f"backbone.model: '{name}' {what} {kind}{reason}; choose a plain vision transformer of "
         f"timm ({', '.join(NAMES)})"

@@ -165,7 +165,7 @@ def test_image_input_and_grey_preprocessing(make_model):
     ("config", "message"),
     [
         ({"model": "vit_smal_patch16_224"}, "did you mean 'vit_small_patch16_224'"),
-        ({"model": "resnet18"}, "is a ResNet; choose a plain vision transformer"),
+        ({"model": "resnet18"}, "no place for a prompt; choose a plain vision transformer"),
         ({"model": "swin_tiny_patch4_window7_224"}, "is a SwinTransformer: it attends within"),
         ({"model": "vit_tiny_patch16_224", "arguments": {"no_such": 1}}, "timm cannot make"),
         ({"model": "vit_tiny_patch16_224", "arguments": {"embed_dim": 50}}, "timm cannot make"),

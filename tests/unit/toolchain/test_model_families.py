@@ -140,7 +140,10 @@ def test_a_source_for_another_size_is_another_model_with_the_same_classes():
         ("hiera_tiny_224", {}, "is a Hiera: it merges its tokens"),
         ("mvitv2_tiny", {}, "is a MultiScaleVit: it merges its tokens"),
         ("naflexvit_base_patch16_gap", {}, "is a NaFlexVit: it takes images of any size"),
-        ("resnet18", {}, "is a ResNet; choose"),
+        ("resnet18", {}, "is a ResNet: it is no transformer of tokens"),
+        ("resnet18", TINY, "is a ResNet: it is no transformer of tokens"),  # it takes none of them
+        ("convnext_atto", TINY, "is a ConvNeXt: it is no transformer of tokens"),
+        ("cait_xxs24_224", {"no": 1}, "is a Cait: its heads mix their scores"),
         ("vit_tiny_r_s16_p8_224", {}, "takes its tokens from a HybridEmbed: a convolutional"),
         ("vit_small_patch16_18x2_224", TINY, "built of ParallelThingsBlock: it attends twice"),
         ("vit_base_patch16_xp_224", TINY, "built of ParallelScalingBlock: attention and MLP share"),
