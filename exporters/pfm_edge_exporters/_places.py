@@ -4,27 +4,29 @@ Owns the difference between what an export wrote and what somebody put beside it
 replaced, the second never is::
 
     require_place(Path("model"), overwrite=True)     # or an error names what is in the way
-    discard_package(Path(".model.0123456789abcdef.tmp"))    # its bundle's bytes are overwritten
+    with staged_package(Path("model"), overwrite=True) as staging:
+        ...                                          # the bytes of an old bundle are overwritten
 """
 
 import os
 import re
 import shutil
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pfm_edge_runtime.artefacts import RECORD_FILE, TargetRecord, artefacts_in, is_artefact
 from pfm_edge_runtime.erasure import erase, finish
 from pfm_edge_runtime.errors import ConfigError, ManifestError, StorageError
 from pfm_edge_runtime.manifest import BUNDLE_FILE, GOLDEN_FILE, MANIFEST_FILE, Manifest
-from pfm_edge_runtime.store import require_replaceable
+from pfm_edge_runtime.store import require_replaceable, staged_directory
 
 __all__ = [
     "artefact_files",
     "discard_package",
-    "package_files",
     "require_outside",
     "require_place",
+    "staged_package",
 ]
 
 _GRAPH = re.compile(r"backbone(?:\.[a-z0-9-]+)*\.onnx")
@@ -47,7 +49,24 @@ def require_place(out: Path, *, overwrite: bool) -> None:
             f"{made[0]} was made of the package that is in {out}, and would go with it: move it "
             "elsewhere or remove it, and build it again from the new package"
         )
-    require_replaceable(place, overwrite=overwrite, marker=MANIFEST_FILE, known=package_files)
+    require_replaceable(place, overwrite=overwrite, marker=MANIFEST_FILE, known=_package_files)
+
+
+def staged_package(out: Path, *, overwrite: bool) -> AbstractContextManager[Path]:
+    """Return what yields the directory to write a package into, as ``staged_directory`` does.
+
+    Raises:
+        ConfigError: As :func:`require_place`.
+        StorageError: As :func:`require_place`.
+    """
+    require_place(out, overwrite=overwrite)
+    return staged_directory(
+        out,
+        overwrite=overwrite,
+        marker=MANIFEST_FILE,
+        known=_package_files,
+        discard=discard_package,
+    )
 
 
 def require_outside(place: Path, *, packages: bool) -> None:
@@ -77,7 +96,7 @@ def require_outside(place: Path, *, packages: bool) -> None:
             )
 
 
-def package_files(directory: Path) -> Collection[str]:
+def _package_files(directory: Path) -> Collection[str]:
     """Return which files an export wrote into a package.
 
     Where the manifest is damaged, those that are named as an export names them.

@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 from pfm_edge_exporters._graphs import Graphs, named, require_machine, write_file
 from pfm_edge_exporters._parity import require_agreement
-from pfm_edge_exporters._places import discard_package, package_files, require_place
+from pfm_edge_exporters._places import staged_package
 from pfm_edge_exporters._report import ExportReport, Progress, Stages
 from pfm_edge_exporters._source import TorchSource
 from pfm_edge_exporters.errors import ExportError, ParityError
@@ -34,7 +34,6 @@ from pfm_edge_runtime.manifest import (
     Variant,
 )
 from pfm_edge_runtime.package import ModelPackage
-from pfm_edge_runtime.store import staged_directory
 
 __all__ = [
     "ExportReport",
@@ -90,18 +89,9 @@ def export_package(
     known = dict.fromkeys([first[0].file, GOLDEN_FILE], _NO_DIGEST)
     manifest = _manifest(source, first, known, options)  # fail now, not in minutes
     require_machine(options)
-    require_place(out, overwrite=options.overwrite)
     stages = Stages(progress)
     with ExitStack() as publishing:
-        staging = publishing.enter_context(
-            staged_directory(
-                out,
-                overwrite=options.overwrite,
-                marker=MANIFEST_FILE,
-                known=package_files,
-                discard=discard_package,
-            )
-        )
+        staging = publishing.enter_context(staged_package(out, overwrite=options.overwrite))
         graphs = Graphs(staging, source, manifest, options, stages)
         reports = graphs.make()
         _complete(staging, graphs, [each.variant for each in reports], bundle)

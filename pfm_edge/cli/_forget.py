@@ -90,12 +90,11 @@ def _print(run: Path, report: "RunForgotten") -> None:
         say(f"{path}: rewritten; its old bytes were {_deed(old)}")
     for package in report.packages:
         say(f"{package}: holds none of them")
-    package = next(filter(is_package, report.packages), None)
-    if package is not None:
+    if exported := next(filter(is_package, report.packages), None):
         say(
             "A device elsewhere that has used such a package refuses it now, as classes are "
-            f"missing: issue a new bundle, pfm-edge export {run} --out {package} --overwrite (with "
-            "--key, where it was signed), or publish one over the air"
+            f"missing: issue a new bundle, pfm-edge export {run} --out {exported} --overwrite "
+            "(with --key, where it was signed), or publish one over the air"
         )
     for package in report.missing:
         say(f"{package}: not found; if that package is elsewhere, it holds them still")

@@ -14,6 +14,7 @@ from pfm_edge.model._blocks import Backbone
 from pfm_edge.model._families import NAMES, WHY_NOT
 from pfm_edge.model._image_size import set_image_size
 from pfm_edge.model._lora import LoraLinear, LoraQkv, add_lora, merge_lora
+from pfm_edge.model._memory import require_static_memory
 from pfm_edge.model._prompted import PromptedViT
 from pfm_edge.model._prompts import draw_prompts
 
@@ -33,5 +34,6 @@ __all__ = [
     "image_input",
     "merge_lora",
     "preprocessing",
+    "require_static_memory",
     "set_image_size",
 ]

@@ -84,12 +84,10 @@ def export_run(
 
     Raises:
         RunError: the run has no checkpoint, or holds a class that is on a forget list.
-        ConfigError: the backbone cannot take images of the size that is asked for, or `out` is in
-            another package.
+        ConfigError: the backbone cannot take images of that size, or `out` is in another package.
         DataError: accuracy is to be measured, and the run's images are not there.
         ExportError: a graph cannot be made, does not agree with torch, or loses too much.
-        StorageError: `out` exists and `overwrite` is not set, or holds what no export wrote, or an
-            engine, which would go, too; or the disk refused.
+        StorageError: what is at `out` may not be replaced, or the disk refused.
     """
     require_place(out, overwrite=overwrite)
     progress("loading the run")
@@ -101,13 +99,8 @@ def export_run(
             run, model, entries, overwrite=overwrite, progress=progress
         )
         del model  # the source has a copy, and one is enough for what comes
-        report = export_package(
-            source,
-            out,
-            options,
-            bundle=bundle_factory(entries, note.take_place, signers),
-            progress=progress,
-        )
+        bundle = bundle_factory(entries, note.take_place, signers)
+        report = export_package(source, out, options, bundle=bundle, progress=progress)
         note.check_again()
     epoch, sequence = note.place
     return ExportedRun(report, epoch, sequence, tuple(each.key_id for each in signers))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pfm_edge.data import ClassificationData, Split, images_below, load_data
-from pfm_edge.model import PromptedViT
+from pfm_edge.model import PromptedViT, require_static_memory
 from pfm_edge.publishing._source import deployable_source
 from pfm_edge.training import Run
 from pfm_edge_exporters import Calibration, ExportError, ExportOptions, HeldOut, TorchSource
@@ -93,7 +93,8 @@ class GraphRequest:
             progress: told what is read.
 
         Raises:
-            ConfigError: the backbone cannot take images of that size.
+            ConfigError: the backbone cannot take images of that size, or this machine has no memory
+                for a static graph.
             DataError: images are needed, and are not there.
             ExportError: what is asked for contradicts itself.
         """
@@ -110,6 +111,9 @@ class GraphRequest:
             max_accuracy_drop=self.max_accuracy_drop,
             force=self.force,
         )
+        if options.capacity is not None:
+            backbone, kind = source.module.backbone, model.attention.kind
+            require_static_memory(backbone, kind, capacity=options.capacity, batch=self.batch)
         if not self.precisions and self.image_size is None:
             return source, options
         images = _Images(run, source, entries, progress)

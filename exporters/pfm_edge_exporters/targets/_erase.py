@@ -51,7 +51,7 @@ def erase_classes(
         require_no_copy(directory, record, gone, class_files=holding, noted=noted)
         left = record.without(gone)
         fill = target.without(directory, record, gone) if left.classes else _nothing
-        publish(directory, fill, left, overwrite=True, erasing=True)
+        publish(directory, fill, left, overwrite=True, erasing=True, known=None)
 
 
 def erase_unfinished(directory: Path) -> None:

@@ -122,14 +122,7 @@ def export_target(  # noqa: PLR0913 (each is a part of the request, all but thre
     record = _record(target, package, options, draft)
     announce(place, package)
     progress(1.0, "publishing")
-    sizes = publish(
-        place,
-        draft.fill,
-        record,
-        overwrite=overwrite,
-        erasing=target.holds_classes,
-        known=artefact_files,
-    )
+    sizes = publish(place, draft.fill, record, overwrite=overwrite, erasing=target.holds_classes)
     return TargetReport(
         target=target.name,
         path=place,

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+from pfm_edge_exporters._places import artefact_files
 from pfm_edge_runtime.artefacts import RECORD_FILE, TargetRecord
 from pfm_edge_runtime.digest import digest_of
 from pfm_edge_runtime.erasure import erase
@@ -34,7 +35,7 @@ def publish(
     *,
     overwrite: bool,
     erasing: bool,
-    known: Known | None = None,
+    known: Known | None = artefact_files,
 ) -> dict[str, int]:
     """Write an artefact, whole or not at all, and erase the one that was there.
 
@@ -44,7 +45,7 @@ def publish(
         record: What to say of it; the digests of the files are added.
         overwrite: Whether an artefact that is there may be replaced.
         erasing: Whether its bytes are overwritten, because they hold classes.
-        known: Gives the files that may go with it; all of them by default.
+        known: Gives the files that may go with it; ``None`` lets all of them.
 
     Returns:
         The size of every file in bytes, by its path in the directory.

@@ -1,11 +1,17 @@
 """What a person may ask of an export's graphs: sizes, and what contradicts itself."""
 
+import os
+from types import SimpleNamespace
+
 import pytest
 import typer
 
 from pfm_edge.cli._export_graphs import parse_image_size
+from pfm_edge.config import BackboneConfig
+from pfm_edge.model import require_static_memory
 from pfm_edge.publishing import GraphRequest
 from pfm_edge_exporters import ExportError
+from pfm_edge_runtime.errors import ConfigError
 
 
 def test_a_size_is_read():
@@ -35,3 +41,41 @@ def test_what_is_no_size_is_one_short_line(text):
 def test_what_makes_no_sense_together_is_refused(request_, words):
     with pytest.raises(ExportError, match=words):
         GraphRequest(**request_)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "fix"),
+    [
+        ("joint", {"capacity": 60_000, "batch": None}, "lower --max-classes"),
+        ("joint", {"capacity": 60_000, "batch": 2}, "lower --max-classes"),
+        ("joint", {"capacity": 2_000, "batch": 60_000}, "lower --batch"),
+        ("prefix", {"capacity": 2_000, "batch": 10**7}, "lower --batch"),
+    ],
+)
+def test_a_static_graph_beyond_this_machine_is_refused_before_the_work(
+    make_model, monkeypatch, kind, sizes, fix
+):
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 6 * 10**6}.get)
+    backbone = make_model(kind).backbone
+    with pytest.raises(ConfigError, match=f"GB of memory where there are 25; {fix}") as caught:
+        require_static_memory(backbone, kind, **sizes)
+    assert f"a static graph for {sizes['capacity']:,} classes" in str(caught.value)
+    require_static_memory(backbone, "prefix", capacity=10_000, batch=64)
+
+
+def test_a_request_is_judged_with_its_sizes(make_model, monkeypatch):
+    """The room is the run's number of classes where nobody says another."""
+    asked = []
+    monkeypatch.setattr(
+        "pfm_edge.publishing._graphs.require_static_memory",
+        lambda _, kind, **sizes: asked.append((kind, sizes)),
+    )
+    config = BackboneConfig(model="vit_tiny_patch16_224")
+    run = SimpleNamespace(config=SimpleNamespace(backbone=config))
+    for request in (GraphRequest(), GraphRequest(static=True), GraphRequest(static=True, batch=3)):
+        request.prepare(run, make_model("joint"), [], overwrite=False, progress=print)
+    (classes,) = {sizes["capacity"] for _, sizes in asked}
+    assert asked == [
+        ("joint", {"capacity": classes, "batch": None}),
+        ("joint", {"capacity": classes, "batch": 3}),
+    ]
