@@ -245,13 +245,16 @@ def test_an_edge_that_is_behind_another(scene: Scene) -> None:
 # --- a publisher whose repository was restored from a backup: numbers are there twice
 
 
-def _set_back(scene: Scene) -> None:
-    """Let the device follow a release that the publisher then knows nothing of any more."""
+def _set_back(scene: Scene, *labels: str) -> None:
+    """Let the device follow what the publisher then knows nothing of any more."""
     world, kept = scene.world, scene.world.root / "backup"
     shutil.copytree(world.root / "repo", kept / "repo")
     shutil.copy(world.root / "classes.json", kept)
-    world.publish("daisy", "tulip")
-    scene.follow()
+    if labels:
+        world.publish(*labels)
+    else:
+        refresh(world.repository)
+    scene.follow(to="updated" if labels else "up-to-date")
     shutil.rmtree(world.root / "repo")
     shutil.copytree(kept, world.root, dirs_exist_ok=True)
     for mark in world.root.glob("*.ota-mark"):  # or it would refuse to go on
@@ -264,7 +267,7 @@ def _set_back(scene: Scene) -> None:
 def test_a_version_with_other_bytes_is_no_version_that_is_here(
     scene: Scene, days: int, refreshes: int
 ) -> None:
-    _set_back(scene)
+    _set_back(scene, "daisy", "tulip")
     scene.world.later(days=days)
     scene.world.forget("daisy")
     for _ in range(refreshes):  # the timestamp is a new one then, and names the snapshot's number
@@ -281,10 +284,28 @@ def test_a_version_with_other_bytes_is_no_version_that_is_here(
     assert scene.ask().requests == 2
 
 
-def test_a_cache_that_keeps_the_other_bytes_of_a_version_fails_and_brings_the_list(
+def test_where_a_version_is_there_twice_the_plain_list_holds_beside_the_other(
     scene: Scene,
 ) -> None:
     _set_back(scene)
+    scene.world.forget("daisy")
+    plain = scene.world.public / FORGET_FILE
+    listed = ForgetList.parse(plain.read_bytes(), None)
+    also = ForgetRow(class_ids("tulip")[0], "order-9", "request", listed.issued_at)
+    rows = tuple(sorted((*listed.rows, also), key=lambda row: row.class_id))
+    more = ForgetList(listed.number + 1, listed.issued_at, rows)
+    plain.write_bytes(more.seal([scene.world.key("forget")]))
+    report = scene.ask()
+    assert report.problem is None
+    assert report.forgotten is not None
+    assert (report.forgotten.number, report.forgotten.applied) == (listed.number + 1, 2)
+    assert scene.device.answers == {"violet"}
+
+
+def test_a_cache_that_keeps_the_other_bytes_of_a_version_fails_and_brings_the_list(
+    scene: Scene,
+) -> None:
+    _set_back(scene, "daisy", "tulip")
     stale = scene.device.state / "ota" / "metadata" / "snapshot.json"
     scene.server.answers["metadata/*.snapshot.json"] = giving(stale.read_bytes())
     scene.world.forget("daisy")

@@ -1,9 +1,9 @@
 """What servers answer where it is not a file: that they took something, or when to come again."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -12,8 +12,6 @@ from pfm_edge_runtime.ota._transport import MissingFileError, TryAgainError
 from tests.support.ota_proxy import serve_tls
 from tests.support.ota_server import Exchange, FileServer, captive_portal, refusing
 from tests.unit.runtime.ota.conftest import DATA, Open
-
-Text = Callable[[], str]
 
 
 @pytest.mark.parametrize(
@@ -56,18 +54,18 @@ def test_where_no_receipts_go_is_said_in_their_words(opened: Open, server: FileS
 
 def _date(seconds: int) -> str:
     # A device may believe in another year: it is the server's clock that counts.
-    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+    return format_datetime(datetime(2031, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds), True)
 
 
 @pytest.mark.parametrize(
     ("status", "stated", "span"),
     [
-        (429, lambda: "7", (7, 7)),
-        (503, lambda: _date(40), (38, 40)),
-        (503, lambda: _date(-40), (0, 0)),
-        (503, lambda: "soon", (0, 0)),
-        (503, lambda: "9" * 400, (86_400, 86_400)),
-        (429, lambda: "3600", (3600, 3600)),
+        (429, "7", (7, 7)),
+        (503, _date(40), (40, 40)),
+        (503, _date(-40), (0, 0)),
+        (503, "soon", (0, 0)),
+        (503, "9" * 400, (86_400, 86_400)),
+        (429, "3600", (3600, 3600)),
     ],
 )
 def test_a_server_that_says_when_to_come_again(
@@ -75,7 +73,7 @@ def test_a_server_that_says_when_to_come_again(
     server: FileServer,
     pauses: list[float],
     status: int,
-    stated: Text,
+    stated: str,
     span: tuple[float, float],
 ) -> None:
     least, most = span
@@ -86,7 +84,8 @@ def test_a_server_that_says_when_to_come_again(
         if len(seen) > 1:
             exchange.give(DATA)
         else:
-            exchange.begin(status, ("Retry-After", stated()), ("Content-Length", "0"))
+            with mock.patch.object(exchange, "date_time_string", return_value=_date(0)):
+                exchange.begin(status, ("Retry-After", stated), ("Content-Length", "0"))
 
     server.answers["a.json"] = busy_once
     with opened(attempts=2) as transport:

@@ -103,6 +103,7 @@ def test_a_file_that_a_proxy_compressed_is_the_file(
         (packed(DATA), "compressed, and damaged"),
         (packed(gzip.compress(DATA)[:-9]), "the end of what is compressed is missing"),
         (packed(gzip.compress(DATA + b"x")), "longer than the 3000 bytes"),
+        (packed(gzip.compress(b"")[:10] + b"\0\0\0\xff\xff" * 4000), "longer than the 3000 bytes"),
     ],
 )
 def test_what_is_compressed_and_wrong_is_one_clear_line(
