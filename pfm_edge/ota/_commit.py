@@ -58,8 +58,8 @@ def finish(layout: Layout, registry: Path) -> bool:
     if stored is not None and decided:
         _forget(stored, registry)
         _keep_first_root(stored, layout)
-        mark = Mark.of(stored.change.metadata, stored.change.targets)
-        raise_mark(mark_path(layout, registry), mark)
+        metadata = {**stored.base, **stored.change.metadata}
+        raise_mark(mark_path(layout, registry), Mark.of(metadata, stored.change.targets))
         _publish(stored, layout)
         _remove(stored, layout)
         discard(layout.committing)

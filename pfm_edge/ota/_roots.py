@@ -9,6 +9,7 @@ what is served too::
 """
 
 from pathlib import Path
+from typing import TypeGuard
 
 from pfm_edge._reading import read_whole
 from pfm_edge.ota._files import put
@@ -22,8 +23,12 @@ __all__ = ["keep_roots", "newer_roots"]
 _MAX_ROOT = 1 << 22
 
 
-def keep_roots(layout: Layout) -> None:
+def keep_roots(layout: Layout, *, verify: bool = False) -> None:
     """Keep every root that is served and leads to the one in force, where one is not kept yet.
+
+    Args:
+        layout: The repository.
+        verify: Whether those that are kept are looked at, too; a damaged one is replaced.
 
     Raises:
         StorageError: The disk refused.
@@ -33,19 +38,16 @@ def keep_roots(layout: Layout) -> None:
     if after is None:
         return
     versions = range(after.signed.version, 0, -1)
-    if all(layout.kept_root(each).exists() for each in versions):
+    if not verify and all(layout.kept_root(each).exists() for each in versions):
         return
-    if not layout.kept_root(versions[0]).exists():
-        put(layout, layout.kept_root(versions[0]), after.to_bytes())
+    put(layout, layout.kept_root(versions[0]), after.to_bytes())
     for version in versions[1:]:
-        kept = layout.kept_root(version)
-        served = layout.public_metadata(Role.ROOT, version)
-        found = _read(kept if kept.exists() else served)
-        if found is None or not _follows(found, after):
+        kept, served = layout.kept_root(version), layout.public_metadata(Role.ROOT, version)
+        before = next((each for each in map(_read, (kept, served)) if _follows(each, after)), None)
+        if before is None:
             return
-        if not kept.exists():
-            put(layout, kept, found.to_bytes())
-        after = found
+        put(layout, kept, before.to_bytes())
+        after = before
 
 
 def newer_roots(layout: Layout, root: AnyMetadata) -> list[AnyMetadata]:
@@ -58,8 +60,10 @@ def newer_roots(layout: Layout, root: AnyMetadata) -> list[AnyMetadata]:
     return chain[1:]
 
 
-def _follows(before: AnyMetadata, after: AnyMetadata) -> bool:
-    """Tell whether a device that trusts one root comes to the other."""
+def _follows(before: AnyMetadata | None, after: AnyMetadata) -> TypeGuard[AnyMetadata]:
+    """Tell whether a device that trusts the first root comes to the other."""
+    if before is None:
+        return False
     try:
         return (
             after.signed.version == before.signed.version + 1

@@ -18,6 +18,7 @@ from pfm_edge.ota._current import Current
 from pfm_edge.ota._files import holds, put
 from pfm_edge.ota._issue import BUNDLES_FOLDER
 from pfm_edge.ota._roles import Role
+from pfm_edge.ota._roots import keep_roots
 from pfm_edge_runtime.erasure import erase
 from pfm_edge_runtime.errors import RepositoryError
 from pfm_edge_runtime.ota.names import FORGET_FILE, TARGETS_FOLDER
@@ -37,6 +38,7 @@ def mend(current: Current) -> tuple[str, ...]:
     Raises:
         StorageError: The disk refused; the next call goes on.
     """
+    keep_roots(current.layout, verify=True)
     for name, data in current.readable_small_targets().items():
         put(current.layout, current.layout.kept_target(name), data)
     found = [*_differing(current)]

@@ -201,15 +201,19 @@ def test_a_mark_that_is_missing_is_made_anew(publisher: Publisher) -> None:
 
 
 def test_a_repository_of_before_keeps_its_roots_and_small_targets(publisher: Publisher) -> None:
-    rotate_key(publisher.repository, Role.ROOT, KeyChange(new_epoch=True))
+    for _ in range(2):
+        rotate_key(publisher.repository, Role.ROOT, KeyChange(new_epoch=True))
     metadata = publisher.repository.directory / "metadata"
     whole = publisher.files()
-    for each in (1, 2):
+    for each in (1, 2, 3):
         (metadata / f"{each}.root.json").unlink()
     shutil.rmtree(metadata / "targets")
     refresh(publisher.repository)
     assert publisher.files().keys() == whole.keys()
     assert (metadata / "1.root.json").read_bytes() == whole["public/metadata/1.root.json"]
+    (metadata / "2.root.json").write_bytes(b"junk")  # what is served is not overwritten by it
+    assert refresh(publisher.repository).mended == ()
+    assert (metadata / "2.root.json").read_bytes() == whole["public/metadata/2.root.json"]
 
 
 # --- what is served -----------------------------------------------------------------------------
