@@ -13,6 +13,7 @@ from pfm_edge_runtime.errors import FetchError
 from tests.support.ota_scene import Scene, set_scene
 from tests.support.ota_server import (
     Answer,
+    Exchange,
     FileServer,
     captive_portal,
     closing,
@@ -110,6 +111,17 @@ def test_a_busy_server_is_asked_again(scene: Scene) -> None:
     assert len(waits) == 2
     assert 0 <= waits[0] <= 1
     assert 0 <= waits[1] <= 2
+
+
+def test_a_server_that_wants_an_hour_gets_it(scene: Scene) -> None:
+    def busy(exchange: Exchange) -> None:
+        exchange.begin(503, ("Retry-After", "3600"), ("Content-Length", "0"))
+
+    scene.server.answers[FILES["timestamp"]] = busy
+    report = scene.attack(scene.world.public)
+    assert (report.retry_after, report.exit_code) == (3600, 75)
+    assert scene.server.gets.count(FILES["timestamp"]) == 1
+    scene.recover()
 
 
 @pytest.mark.parametrize("name", FILES)
