@@ -1,5 +1,6 @@
 """What a publisher comes back from: an older copy, lost files, a clock that was wrong."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -180,6 +181,8 @@ def test_a_change_that_was_decided_in_an_older_copy_is_not_carried_out(
         patched.setattr("pfm_edge.ota._commit._publish", crash)
         with pytest.raises(StorageError):
             publish(publisher.repository, publisher.package(classes=3))
+    [mark] = publisher.directory.glob("*.ota-mark")
+    assert json.loads(mark.read_bytes())["versions"]["timestamp"] == 3  # before anybody saw it
     put_back = _backup(publisher)
     forget(publisher.repository, [ROSE])  # it carries the other change out first
     put_back()
