@@ -40,6 +40,7 @@ from pfm_edge.registry import read_registry
 from pfm_edge_runtime._disk import mapped_errors
 from pfm_edge_runtime.bundle import Bundle, ClassId
 from pfm_edge_runtime.errors import RepositoryError, UpdateError
+from pfm_edge_runtime.ota.channel import Channel
 from pfm_edge_runtime.store import exclusive
 
 __all__ = ["Clock", "Outcome", "PublisherRepository", "Work", "require_new", "utc_now"]
@@ -202,9 +203,11 @@ class Work:
     def _issuable(self, change: Change, way_out: str) -> Iterator[None]:
         """Let nothing be decided that issues a class again which the registry has forgotten.
 
-        The registry is held meanwhile: it forgets before, or when the change is decided.
+        The registry is held meanwhile: it forgets before, or when the change is decided. To hold a
+        rollout gives nobody anything, and is never refused.
         """
-        if not any(channels_of(change.targets)):
+        channels = [*channels_of(change.targets)]
+        if not channels or (change.kind == "rollout" and all(map(_is_held, channels))):
             yield
             return
         registry = self.settings.registry
@@ -233,6 +236,11 @@ class Work:
         notes = describe(change, self.current.metadata)
         roles = tuple(each for each in Role if each in change.metadata)
         return Outcome(not missing, notes, roles, missing, dict(self.signers.reasons))
+
+
+def _is_held(channel: Channel) -> bool:
+    rollout = None if channel.candidate is None else channel.candidate.rollout
+    return rollout is not None and rollout.held
 
 
 @dataclass(frozen=True, slots=True)

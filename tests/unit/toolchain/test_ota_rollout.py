@@ -160,7 +160,11 @@ def test_a_rollout_widens_no_bundle_with_a_class_that_was_forgotten_here(
     with pytest.raises(UpdateError, match=f"class {rose}.*pfm-edge ota forget REPO"):
         set_rollout(publisher.repository, MODEL_ID, 50)
     assert publisher.files() == before
+    set_rollout(publisher.repository, MODEL_ID, "hold")  # gives nobody anything
+    with pytest.raises(UpdateError, match="pfm-edge ota forget REPO"):
+        set_rollout(publisher.repository, MODEL_ID, "resume")
     forget(publisher.repository, [rose])
+    set_rollout(publisher.repository, MODEL_ID, "resume")
     set_rollout(publisher.repository, MODEL_ID, 50)
     assert _rollout(publisher).percent == 50
 
