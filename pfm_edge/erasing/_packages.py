@@ -43,7 +43,7 @@ def redact(package: Path, gone: Collection[ClassId], *, noted: Collection[Path] 
             put something into an artefact, or beside it, that may keep them.
         StorageError: the disk refused.
     """
-    _is_there(package)
+    _is_there(package)  # nothing is erased where nobody can look
     erase_unfinished(package)
     clear_unfinished(package, discard_package, wait=True)
     if not _is_there(package):  # asked again: what was waited for has put it there

@@ -24,6 +24,7 @@ from pfm_edge_runtime.errors import StorageError
 
 __all__ = [
     "DYING",
+    "OLD",
     "SUFFIX",
     "discard",
     "is_temporary",
@@ -36,8 +37,10 @@ __all__ = [
 
 SUFFIX = ".tmp"
 DYING = ".dying"
+OLD = ".old"
 _TEMPORARY = re.compile(
-    rf"\..+(?:\.[0-9a-f]{{16}}{re.escape(SUFFIX)}|{re.escape(DYING)})", re.DOTALL
+    rf"\.(.+)\.[0-9a-f]{{16}}(?:{re.escape(OLD)})?{re.escape(SUFFIX)}|\.(.+){re.escape(DYING)}",
+    re.DOTALL,
 )
 _NO_HARD_LINK = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
@@ -57,14 +60,20 @@ def mapped_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def sibling(path: Path) -> Path:
-    """Return a fresh temporary name beside ``path``."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{SUFFIX}")
+def sibling(path: Path, kind: str = "") -> Path:
+    """Return a fresh temporary name beside ``path``; ``OLD`` as its kind for what has its name."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{kind}{SUFFIX}")
 
 
-def is_temporary(name: str) -> bool:
-    """Tell whether only a process of ours that was killed, or works still, leaves such a name."""
-    return _TEMPORARY.fullmatch(name) is not None
+def is_temporary(name: str, *, of: str | None = None) -> bool:
+    """Tell whether only a process of ours that was killed, or works still, leaves such a name.
+
+    Args:
+        name: Of a file or a directory.
+        of: The name that it must stand for; any by default.
+    """
+    found = _TEMPORARY.fullmatch(name)
+    return found is not None and of in {None, *found.groups()}
 
 
 def replace(path: Path, data: bytes, *, backup: Path, confirm_backup: bool) -> bool:

@@ -22,6 +22,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pfm_edge_runtime._disk import (
+    OLD,
+    SUFFIX,
     is_temporary,
     mapped_errors,
     put_back,
@@ -115,9 +117,9 @@ def staged_directory(
     """
     target = Path(os.path.realpath(target))
     with mapped_errors(target):
-        require_replaceable(target, overwrite=overwrite, marker=marker, known=known)
         with suppress(StorageError):  # the next attempt goes on
             clear_unfinished(target, discard)
+        require_replaceable(target, overwrite=overwrite, marker=marker, known=known)
         with _parents(target), _staging(target) as staging:
             try:
                 with _named(staging, target):
@@ -135,6 +137,8 @@ def staged_directory(
 def clear_unfinished(target: Path, discard: Callable[[Path], None], *, wait: bool = False) -> None:
     """Remove the directories that killed processes left beside ``target``.
 
+    One that had its name goes back to it if nothing has by now: it was being replaced.
+
     Args:
         target: What :func:`staged_directory` was asked for.
         discard: Removes one.
@@ -148,7 +152,11 @@ def clear_unfinished(target: Path, discard: Callable[[Path], None], *, wait: boo
             with suppress(BlockingIOError, FileNotFoundError):  # in use, or gone by now
                 descriptor = hold(each, wait=wait)
                 try:
-                    discard(each)
+                    if each.name.endswith(OLD + SUFFIX) and not os.path.lexists(target):
+                        os.rename(each, target)
+                        sync(target.parent)
+                    else:
+                        discard(each)
                 finally:
                     os.close(descriptor)
     except OSError as error:
@@ -159,7 +167,6 @@ def clear_unfinished(target: Path, discard: Callable[[Path], None], *, wait: boo
 
 
 def _unfinished(target: Path) -> list[Path]:
-    prefix = f".{target.name}."
     try:
         entries = os.scandir(target.parent)
     except (FileNotFoundError, NotADirectoryError):
@@ -168,9 +175,7 @@ def _unfinished(target: Path) -> list[Path]:
         return [
             target.with_name(each.name)
             for each in entries
-            if each.name.startswith(prefix)
-            and is_temporary(each.name)
-            and each.is_dir(follow_symlinks=False)
+            if is_temporary(each.name, of=target.name) and each.is_dir(follow_symlinks=False)
         ]
 
 
@@ -304,7 +309,7 @@ def _exchange(one: Path, other: Path) -> None:
     """Let two paths trade places: in one step where the system can, else in three renames."""
     if _exchange_at_once(one, other):
         return
-    aside = sibling(other)
+    aside = sibling(other, OLD)
     os.rename(other, aside)
     try:
         os.rename(one, other)

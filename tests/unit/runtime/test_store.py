@@ -314,6 +314,22 @@ def test_what_a_killed_process_left_goes_and_what_one_works_in_stays(tmp_path: P
     assert _names(tmp_path / "model") == ["ours"]
 
 
+def test_what_was_being_replaced_in_three_renames_is_put_back(tmp_path: Path) -> None:
+    """A process that is killed between them leaves neither in its place."""
+    target, old = tmp_path / "model", tmp_path / ".model.0123456789abcdef.old.tmp"
+    other = tmp_path / ".model.v2.0123456789abcdef.tmp"  # another directory's
+    other.mkdir()
+    _write(target, "old", overwrite=False)
+    target.rename(old)
+    with pytest.raises(StorageError, match="exists and is not empty"):
+        _write(target, "new", overwrite=False)
+    assert (target / "manifest.json").read_text() == "old"
+    target.rename(old)
+    _write(target, "new", overwrite=True)
+    assert (target / "manifest.json").read_text() == "new"
+    assert _names(tmp_path) == [other.name, "model"]
+
+
 def test_an_error_names_the_place_that_was_asked_for(tmp_path: Path) -> None:
     def fail(error: type[Exception]) -> None:
         with staged_directory(tmp_path / "model", overwrite=False) as staging:
