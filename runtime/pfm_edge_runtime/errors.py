@@ -67,6 +67,7 @@ __all__ = [
     "UpdateError",
     "VariantError",
     "VerificationError",
+    "may_pass",
 ]
 
 
@@ -202,3 +203,10 @@ class UnhealthyError(UpdateError):
 
 class UpdateBusyError(UpdateError):
     """Another update of this device is under way."""
+
+
+def may_pass(error: PfmEdgeError) -> bool:
+    """Tell whether a later try may succeed by itself: what ends with 75, EX_TEMPFAIL."""
+    if isinstance(error, UnhealthyError):
+        return not error.lasting
+    return isinstance(error, FetchError | UpdateBusyError)

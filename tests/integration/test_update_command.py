@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from pfm_edge_runtime.cli import main
+from pfm_edge_runtime.errors import BackendError
 from pfm_edge_runtime.keys import SigningKey, public_to_pem
+from pfm_edge_runtime.variants import VariantGraph
 from tests.support.ota_server import Exchange, FileServer, captive_portal
 from tests.support.tiny_package import LABELS, TinyPackage, write_tiny_package
 from tests.support.tuf_repository import Publisher
@@ -85,6 +87,24 @@ def _image(folder: Path) -> Path:
     path = folder / "image.png"
     Image.fromarray(quarter(1)).save(path)
     return path
+
+
+def test_a_graph_that_cannot_run_just_now_is_tried_again(
+    tiny: TinyPackage,
+    publisher: Publisher,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_memory(self: VariantGraph, *_: object) -> None:
+        raise BackendError("onnxruntime: std::bad_alloc")
+
+    assert main(["init", "--root", str(tmp_path / "root.json")]) == 0
+    publisher.publish(sequence=2)
+    monkeypatch.setattr(VariantGraph, "run_arranged", no_memory)
+    for code, outcome in ((75, "failed"), (75, "failed"), (1, "rejected")):
+        report = _json(capsys, code, str(tiny), "--from", str(publisher.public))
+        assert report["outcome"] == outcome
 
 
 def test_what_is_left_to_do_is_in_the_exit_code(

@@ -27,7 +27,7 @@ from pfm_edge_runtime.cli import (
     _update,
 )
 from pfm_edge_runtime.cli._output import note, printable
-from pfm_edge_runtime.errors import FetchError, PfmEdgeError, UpdateBusyError
+from pfm_edge_runtime.errors import PfmEdgeError, may_pass
 
 __all__ = ["main"]
 
@@ -56,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PfmEdgeError as error:
         if arguments.debug:
             raise
-        passes = isinstance(error, FetchError | UpdateBusyError)
-        return _fail(str(error), _TRY_AGAIN if passes else _ERROR)
+        return _fail(str(error), _TRY_AGAIN if may_pass(error) else _ERROR)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except OSError as error:  # the library lets none through: it is our own output
