@@ -32,7 +32,8 @@ from pfm_edge.cli._forget import finish_run
 from pfm_edge.cli._keys import KeyOption, PassphraseFile, load_signers
 
 if TYPE_CHECKING:
-    from pfm_edge.publishing import ExportedRun
+    from pfm_edge.publishing import ExportedRun, GraphRequest
+    from pfm_edge_runtime.keys import SigningKey
 
 __all__ = ["export_command"]
 
@@ -87,8 +88,7 @@ def export_command(
     source = onnx_source(context, asked)
     if source is None:
         return
-    from pfm_edge.publishing import GraphRequest, export_run
-    from pfm_edge.training import Run
+    from pfm_edge.publishing import GraphRequest
 
     graphs = GraphRequest(
         precisions=tuple(each.value for each in precision or ()),
@@ -103,17 +103,27 @@ def export_command(
         force=force,
     )
     signers = load_signers(key, passphrase_file)
-    finish_run(source)
-    with stages("export") as stage:
-        exported = export_run(
-            Run.open(source),
-            out,
-            signers=signers,
-            overwrite=overwrite,
-            graphs=graphs,
-            progress=stage,
-        )
+    exported = _export(source, out, graphs, signers, overwrite=overwrite)
     _tell(exported, signed=bool(signers), as_json=as_json)
+
+
+def _export(
+    source: Path,
+    out: Path,
+    graphs: "GraphRequest",
+    signers: tuple["SigningKey", ...],
+    *,
+    overwrite: bool,
+) -> "ExportedRun":
+    from pfm_edge.publishing import export_run
+    from pfm_edge.training import Run
+
+    finish_run(source)
+    run = Run.open(source)
+    with stages("export") as stage:
+        return export_run(
+            run, out, signers=signers, overwrite=overwrite, graphs=graphs, progress=stage
+        )
 
 
 def _tell(exported: "ExportedRun", *, signed: bool, as_json: bool) -> None:

@@ -119,7 +119,8 @@ def _known_to(run: "Run", data: "ClassificationData") -> "ClassificationData":
     """Leave out the images of classes that the run has forgotten, and say so."""
     left_out = len(data.labels) - len(run.classes)
     if left_out:
-        say(f"{run.path}: {left_out} classes of the data were forgotten; their images are left out")
+        forgotten = f"of classes that were forgotten: {left_out}"
+        say(f"{run.path}: images of the data are left out, {forgotten}")
     return data.only(run.labels)
 
 

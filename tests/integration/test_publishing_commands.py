@@ -140,7 +140,7 @@ def test_the_story(config, run, key, tmp_path, capsys, typed):
 
     resume = ["train", str(config), "--out", str(run), "--resume", "--set", "training.max_steps=31"]
     assert main(resume) == 0
-    assert "1 classes of the data were forgotten; their images are left out" in (
+    assert "images of the data are left out, of classes that were forgotten: 1" in (
         capsys.readouterr().err
     )
     again = tmp_path / "again"

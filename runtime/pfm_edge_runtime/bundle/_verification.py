@@ -114,12 +114,7 @@ def verify(
             _require_place(statement, digest, device)
     with _step(6):
         records = _listed_entries(entries, statement, limits)
-    with _step(7):
-        _require_shapes(tensors, statement.inputs, len(records))
-    with _step(8):
-        _require_row_digests(tensors, statement.inputs, records)
-    with _step(9):
-        _require_finite(tensors)
+    _require_rows(tensors, statement, records)
     parts = Parts(envelope, statement, records, tensors, data)
     purged: tuple[EntryRecord, ...] = ()
     if device is not None:
@@ -128,6 +123,17 @@ def verify(
         with _step(11):
             _require_absences(parts, purged, digest, device)
     return Verified(parts, signers, purged, parts.absent())
+
+
+def _require_rows(
+    tensors: Mapping[str, FloatArray], statement: Statement, records: tuple[EntryRecord, ...]
+) -> None:
+    with _step(7):
+        _require_shapes(tensors, statement.inputs, len(records))
+    with _step(8):
+        _require_row_digests(tensors, statement.inputs, records)
+    with _step(9):
+        _require_finite(tensors)
 
 
 def owned(data: Buffer) -> Buffer:

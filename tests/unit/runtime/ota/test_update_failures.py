@@ -18,6 +18,7 @@ from pfm_edge_runtime.ota.channel import Channel, Rollout
 from pfm_edge_runtime.ota.forget_list import ForgetList, ForgetRow
 from pfm_edge_runtime.ota.names import FORGET_FILE, channel_target
 from pfm_edge_runtime.ota.options import UpdateOptions
+from pfm_edge_runtime.ota.report import UpdateReport
 from pfm_edge_runtime.ota.source import open_source
 from pfm_edge_runtime.ota.update import update_model
 from pfm_edge_runtime.state import DeviceState, RepositoryTrust
@@ -186,6 +187,20 @@ def test_another_root_that_a_person_sets_meanwhile_is_not_overwritten(
 # --- the disk
 
 
+def _scene(folder: Path, publisher: Publisher) -> TinyPackage:
+    """Make a device that took the first bundle, with a state of its own."""
+    made = write_tiny_package(folder / "model")
+    assert told_of(folder / "state", publisher, folder.parent) == 0
+    assert _ask(made, publisher).outcome == "updated"
+    return made
+
+
+def _ask(made: TinyPackage, publisher: Publisher) -> UpdateReport:
+    options = UpdateOptions(clock=clock, sleep=lambda _: None)
+    state = made.directory.parent / "state"
+    return update_model(made.directory, open_source(publisher.public), state=state, options=options)
+
+
 def test_a_disk_that_breaks_anywhere_and_stays_broken_leaves_a_bundle_in_use(
     tmp_path: Path,
 ) -> None:
@@ -193,31 +208,17 @@ def test_a_disk_that_breaks_anywhere_and_stays_broken_leaves_a_bundle_in_use(
     tiny = write_tiny_package(tmp_path / "first" / "model")
     publisher = Publisher.create(tmp_path / "repo", tiny)
 
-    def scene(name: str) -> TinyPackage:
-        made = write_tiny_package(tmp_path / name / "model")
-        state = tmp_path / name / "state"
-        assert told_of(state, publisher, tmp_path) == 0
-        assert _ask(made, state, publisher).outcome == "updated"
-        return made
-
-    def _ask(made: TinyPackage, state: Path, publisher: Publisher) -> Any:
-        options = UpdateOptions(clock=clock, sleep=lambda _: None)
-        return update_model(
-            made.directory, open_source(publisher.public), state=state, options=options
-        )
-
     publisher.publish(sequence=2)
-    devices = [scene("counted")]
-    scenes = [scene(f"device-{each}") for each in range(80)]
+    counted = _scene(tmp_path / "counted", publisher)
+    scenes = [_scene(tmp_path / f"device-{each}", publisher) for each in range(80)]
     publisher.publish(sequence=3, labels=LABELS[:3])
     publisher.forget([tiny.class_id("rose")])
-    state = tmp_path / "counted" / "state"
-    calls = calls_of(lambda: _ask(devices[0], state, publisher))
+    calls = calls_of(lambda: _ask(counted, publisher))
     step = max(1, calls // len(scenes))
     for at, made in zip(range(1, calls, step), scenes, strict=False):
         state = made.directory.parent / "state"
         with broken(at, errno.ENOSPC, stays=True):
-            report = _ask(made, state, publisher)
+            report = _ask(made, publisher)
             if at < calls - 25:
                 assert report.error is not None, at
             if report.error is not None:
@@ -230,7 +231,7 @@ def test_a_disk_that_breaks_anywhere_and_stays_broken_leaves_a_bundle_in_use(
             if forgotten
             else [set(LABELS), set(LABELS[:3])]
         ), at
-        report = _ask(made, state, publisher)
+        report = _ask(made, publisher)
         assert report.problem is None, at
         assert set(open_model(made.directory, state=state).bundle.labels) == {"daisy", "tulip"}
 
