@@ -178,6 +178,7 @@ class Work:
         Raises:
             KeyFileError: A key that was named for this refuses to sign.
             UpdateError: It would issue a class that was forgotten.
+            RepositoryError: Another copy of the repository signed more meanwhile.
             StorageError: The disk refused; before the change is decided nothing changed, and
                 after that the next command goes on with it.
         """
@@ -231,8 +232,11 @@ class Work:
         return advance(change, self.current, self.signers, self.now, self.settings.days)
 
     def _finish(self, change: Change, missing: tuple[Missing, ...]) -> Outcome:
-        if not missing:
-            finish(self.repository.layout, self.settings.registry)
+        if not missing and not finish(self.repository.layout, self.settings.registry):
+            raise RepositoryError(
+                f"{self.repository.directory}: another copy of it signed more meanwhile, and "
+                "nothing of this is published: pfm-edge ota refresh REPO --restored"
+            )
         notes = describe(change, self.current.metadata)
         roles = tuple(each for each in Role if each in change.metadata)
         return Outcome(not missing, notes, roles, missing, dict(self.signers.reasons))

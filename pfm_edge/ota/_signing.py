@@ -19,9 +19,10 @@ from pfm_edge.ota._journal import discard, is_change, load, update
 from pfm_edge.ota._keys import Signers
 from pfm_edge.ota._layout import Layout
 from pfm_edge.ota._metadata import AnyMetadata, Authority, valid_signatures
-from pfm_edge.ota._repository import Outcome, PublisherRepository, utc_now
+from pfm_edge.ota._repository import Outcome, PublisherRepository, Work, utc_now
 from pfm_edge.ota._roles import Role
 from pfm_edge.ota._sealing import joined
+from pfm_edge.ota._standing import older_copy, wrong_clock
 from pfm_edge_runtime.errors import RepositoryError
 
 __all__ = ["abandon", "sign", "sign_copy"]
@@ -38,7 +39,7 @@ def sign(
         copy: A copy of `pending/` that was signed elsewhere; its signatures are taken over.
 
     Raises:
-        RepositoryError: No change waits, or the copy is of another one.
+        RepositoryError: No change waits, more was signed since, or the copy is of another one.
         KeyFileError: A key that was named refuses to sign.
     """
     layout = repository.layout
@@ -50,6 +51,7 @@ def sign(
         change = stored.change
         if change.kind == RESTORED:  # made of versions that this copy never had
             work = replace(found, current=Current(layout, stored.base))
+            _require_newest(work)
         else:
             work.require_sound(any_clock=_replaces_timestamp_key(change, work.current))
         if copy is not None:
@@ -87,6 +89,18 @@ def abandon(repository: PublisherRepository) -> bool:
             return False
         discard(repository.layout.pending)
         return True
+
+
+def _require_newest(work: Work) -> None:
+    """Require that nothing was signed since a restored change was made, by any copy."""
+    reason = wrong_clock(work.current, work.now, work.settings.days)
+    if older_copy(work.current, work.mark):
+        reason = (
+            "more was signed since this change was made: pfm-edge ota abandon REPO, then "
+            "pfm-edge ota refresh REPO --restored"
+        )
+    if reason:
+        raise RepositoryError(f"{work.repository.directory}: {reason}")
 
 
 def _replaces_timestamp_key(change: Change, current: Current) -> bool:

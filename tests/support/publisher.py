@@ -9,7 +9,8 @@ nothing of ours::
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -93,6 +94,17 @@ class Publisher:
         if not folder.exists():
             write_tiny_package(folder, classes=classes, sequence=sequence)
         return folder
+
+    def backup(self, part: str = "") -> Callable[[], None]:
+        """Copy the repository, or a part of it; what is returned puts the copy in its place."""
+        place = self.repository.directory / part
+        copy = shutil.copytree(place, self.directory / "backup")
+
+        def put_back() -> None:
+            shutil.rmtree(place)
+            shutil.copytree(copy, place)
+
+        return put_back
 
     def channel(self) -> Channel:
         return Channel.parse(self._served(channel_target(self.model_id)))

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,18 +40,6 @@ def publisher(tmp_path: Path) -> Publisher:
     return made
 
 
-def _backup(publisher: Publisher, part: str = "") -> Callable[[], None]:
-    """Copy the repository, or a part of it; what is returned puts the copy in its place."""
-    place = publisher.repository.directory / part
-    copy = shutil.copytree(place, publisher.directory / "backup")
-
-    def put_back() -> None:
-        shutil.rmtree(place)
-        shutil.copytree(copy, place)
-
-    return put_back
-
-
 def _list(publisher: Publisher) -> ForgetList:
     return ForgetList.parse(publisher.client().target("forget.json") or b"", None)
 
@@ -88,7 +75,7 @@ def _requires(publisher: Publisher, match: str) -> None:
 def test_an_older_copy_signs_nothing_and_goes_on_above_what_was_signed(
     publisher: Publisher,
 ) -> None:
-    put_back = _backup(publisher)
+    put_back = publisher.backup()
     forget(publisher.repository, [VIOLET])
     lost = publisher.client().channel(MODEL_ID).stable
     put_back()
@@ -112,7 +99,7 @@ def test_an_older_copy_signs_nothing_and_goes_on_above_what_was_signed(
 
 
 def test_metadata_alone_that_is_older_than_what_is_served(publisher: Publisher) -> None:
-    put_back = _backup(publisher, "metadata")
+    put_back = publisher.backup("metadata")
     publish(publisher.repository, publisher.package(classes=3))
     live = publisher.client().bundle(MODEL_ID)
     put_back()
@@ -127,7 +114,7 @@ def test_metadata_alone_that_is_older_than_what_is_served(publisher: Publisher) 
 
 def test_a_model_that_an_older_copy_lacks_gets_a_place_above_its_devices(tmp_path: Path) -> None:
     publisher = Publisher.make(tmp_path)
-    put_back = _backup(publisher)
+    put_back = publisher.backup()
     for classes in (4, 3):
         publish(publisher.repository, publisher.package(classes=classes))
     put_back()
@@ -144,7 +131,7 @@ def test_a_model_that_an_older_copy_lacks_gets_a_place_above_its_devices(tmp_pat
 def test_an_older_copy_never_brings_old_keys_back(
     publisher: Publisher, role: Role, name: str
 ) -> None:
-    put_back = _backup(publisher)
+    put_back = publisher.backup()
     change = _swap(publisher, role)
     rotate_key(publisher.repository, role, change)
     kept = (publisher.public / "metadata" / name).read_bytes()
@@ -161,7 +148,7 @@ def test_an_older_copy_never_brings_old_keys_back(
 
 
 def test_a_restored_repository_may_wait_for_signatures(publisher: Publisher) -> None:
-    put_back = _backup(publisher)
+    put_back = publisher.backup()
     forget(publisher.repository, [VIOLET])
     put_back()
     assert not restore(publisher.repository, signers=Signers()).committed
@@ -183,7 +170,7 @@ def test_a_change_that_was_decided_in_an_older_copy_is_not_carried_out(
             publish(publisher.repository, publisher.package(classes=3))
     [mark] = publisher.directory.glob("*.ota-mark")
     assert json.loads(mark.read_bytes())["versions"]["timestamp"] == 3  # before anybody saw it
-    put_back = _backup(publisher)
+    put_back = publisher.backup()
     forget(publisher.repository, [ROSE])  # it carries the other change out first
     put_back()
     before = publisher.files()
