@@ -11,7 +11,7 @@ replaced, the second never is::
 import os
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from pfm_edge_runtime.store import require_replaceable, staged_directory
 __all__ = [
     "artefact_files",
     "discard_package",
+    "erase_tree",
+    "files_below",
     "require_outside",
     "require_place",
     "staged_package",
@@ -121,13 +123,40 @@ def artefact_files(directory: Path) -> Collection[str]:
 def discard_package(directory: Path) -> None:
     """Remove a package, and overwrite its bundle first, for the classes in it.
 
+    What a killed export left may be an artefact: every file of it is overwritten then.
+
     Raises:
         StorageError: The disk refused.
         OSError: As StorageError.
     """
+    if is_artefact(directory):
+        erase_tree(directory)
+        return
     bundle = directory / BUNDLE_FILE
     if directory.is_dir():
         finish(bundle)
     if os.path.lexists(bundle):
         erase(bundle)
     shutil.rmtree(directory)
+
+
+def erase_tree(directory: Path) -> None:
+    """Overwrite and unlink every file of a directory, and remove it.
+
+    Raises:
+        StorageError: The disk refused; what is left is still there.
+        OSError: As StorageError, from the removal of a directory.
+    """
+    # The record last: it tells whoever finds the rest what that is.
+    for path in sorted(files_below(directory), key=lambda each: each.name == RECORD_FILE):
+        if path.is_symlink():
+            path.unlink()
+        else:
+            erase(path)
+    shutil.rmtree(directory)
+
+
+def files_below(directory: Path) -> Iterator[Path]:
+    """Return every file of a directory and of those in it, sorted; links are not followed."""
+    found = [Path(folder, name) for folder, _, names in os.walk(directory) for name in names]
+    return iter(sorted(found))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pfm_edge._reading import read_whole
 from pfm_edge_exporters import discard_package
-from pfm_edge_exporters.targets import erase_classes, erase_unfinished, is_artefact
+from pfm_edge_exporters.targets import erase_classes, is_artefact
 from pfm_edge_runtime.bundle import Bundle, BundleLimits, ClassId
 from pfm_edge_runtime.erasure import finish, replace_erasing
 from pfm_edge_runtime.errors import BundleError, PackageError, StateError
@@ -44,7 +44,6 @@ def redact(package: Path, gone: Collection[ClassId], *, noted: Collection[Path] 
         StorageError: the disk refused.
     """
     _is_there(package)  # nothing is erased where nobody can look
-    erase_unfinished(package)
     clear_unfinished(package, discard_package, wait=True)
     if not _is_there(package):  # asked again: what was waited for has put it there
         return False

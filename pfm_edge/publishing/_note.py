@@ -8,13 +8,13 @@ Owns the order that a forget counts on: what holds classes is noted first, and w
         ...                             # write it
 """
 
-import glob
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pfm_edge.registry import PackageRecord, Registry, change_registry
+from pfm_edge_runtime._disk import is_temporary
 from pfm_edge_runtime.errors import PfmEdgeError
 
 __all__ = ["Note"]
@@ -89,8 +89,11 @@ class Note:
 
 def _anything_of(path: Path) -> bool:
     """Tell whether it is there, or what a killed process left of it, or nobody can look."""
+    if os.path.lexists(path):
+        return True
     try:
-        left = path.parent.glob(f".{glob.escape(path.name)}.*.tmp")
-        return os.path.lexists(path) or any(left)
+        return any(is_temporary(each.name, of=path.name) for each in path.parent.iterdir())
+    except FileNotFoundError:
+        return False
     except OSError:
         return True

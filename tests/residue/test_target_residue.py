@@ -15,11 +15,13 @@ from pfm_edge.config import load_config
 from pfm_edge.erasing import redact
 from pfm_edge.registry import KnownClass, PackageRecord, change_registry, read_registry
 from pfm_edge.training import Run
+from pfm_edge_exporters import discard_package
 from pfm_edge_exporters.ort_adapter import read_adapter
 from pfm_edge_exporters.targets import TargetRecord, export_target, find_target
 from pfm_edge_runtime.backends import load_backend
 from pfm_edge_runtime.digest import digest_of
 from pfm_edge_runtime.errors import PackageError, StorageError
+from pfm_edge_runtime.store import clear_unfinished
 from tests.support.byte_windows import Marks
 from tests.support.failing_disk import faults_of
 from tests.support.tiny_package import MODEL_ID
@@ -161,25 +163,31 @@ def test_what_a_killed_export_left_is_erased_by_the_next_forget(wide, tmp_path, 
         assert [each for each in (tmp_path / "made").rglob("*") if each.is_file()] == []
 
 
-def test_a_live_export_whose_staging_was_erased_does_not_publish(wide, tmp_path, monkeypatch):
-    from pfm_edge_exporters.targets import erase_unfinished
-
+def test_a_forget_leaves_a_live_export_to_another_name_alone(wide, tmp_path, monkeypatch):
     target = find_target("ort-adapter")
     make_draft = type(target).make
 
-    def overtaken(self, job):
+    def meanwhile(self, job):
         draft = make_draft(self, job)
 
         def fill(staging: Path) -> None:
             draft.fill(staging)
-            erase_unfinished(tmp_path / "made")
+            assert not redact(tmp_path / "made" / "digits", {wide.ids[GONE]})
 
         return type(draft)(fill, draft.variant, draft.made_with, draft.facts)
 
-    monkeypatch.setattr(type(target), "make", overtaken)
-    with pytest.raises(StorageError):
-        make(wide, "ort-adapter", tmp_path / "made")
-    assert not (tmp_path / "made").exists()
+    monkeypatch.setattr(type(target), "make", meanwhile)
+    made = make(wide, "ort-adapter", tmp_path / "made" / "digits.v2")
+    assert marks().found_below(made)
+
+
+def test_an_artefact_that_was_left_with_a_packages_name_is_overwritten(wide, tmp_path):
+    made = make(wide, "ort-adapter", tmp_path / "made")
+    left = made.rename(tmp_path / ".model.0123456789abcdef.tmp")
+    with (left / "classes.onnx_adapter").open("rb") as file:
+        clear_unfinished(tmp_path / "model", discard_package)
+        assert not left.exists()
+        assert not any(file.read())
 
 
 @pytest.mark.parametrize("name", HOLDING)

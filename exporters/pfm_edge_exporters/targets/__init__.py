@@ -8,7 +8,7 @@ erase_classes(Path("repository/model"), {class_id})      # what a forget does
 """
 
 from pfm_edge_exporters._build_progress import BuildProgress
-from pfm_edge_exporters.targets._erase import erase_classes, erase_unfinished
+from pfm_edge_exporters.targets._erase import erase_classes
 from pfm_edge_exporters.targets._export import Announce, TargetReport, export_target
 from pfm_edge_exporters.targets._options import OptionInfo, describe_options, parse_options
 from pfm_edge_exporters.targets._registry import TARGETS, find_target
@@ -34,7 +34,6 @@ __all__ = [
     "artefacts_in",
     "describe_options",
     "erase_classes",
-    "erase_unfinished",
     "export_target",
     "find_target",
     "is_artefact",

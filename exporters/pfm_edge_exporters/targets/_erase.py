@@ -6,20 +6,18 @@ record, which says that there is none::
     erase_classes(Path("repository/digits"), {class_id})
 """
 
-import glob
-import secrets
 from collections.abc import Collection
 from pathlib import Path
 
 from pfm_edge_exporters.targets._copies import require_known, require_no_copy
-from pfm_edge_exporters.targets._publish import erase_tree, publish
+from pfm_edge_exporters.targets._publish import publish
 from pfm_edge_exporters.targets._registry import find_target
-from pfm_edge_runtime.artefacts import RECORD_FILE, TargetRecord, is_artefact
+from pfm_edge_runtime.artefacts import RECORD_FILE, TargetRecord
 from pfm_edge_runtime.bundle import ClassId
-from pfm_edge_runtime.errors import ConfigError, PackageError, StorageError
+from pfm_edge_runtime.errors import ConfigError, PackageError
 from pfm_edge_runtime.store import exclusive
 
-__all__ = ["erase_classes", "erase_unfinished"]
+__all__ = ["erase_classes"]
 
 
 def erase_classes(
@@ -52,28 +50,6 @@ def erase_classes(
         left = record.without(gone)
         fill = target.without(directory, record, gone) if left.classes else _nothing
         publish(directory, fill, left, overwrite=True, erasing=True, known=None)
-
-
-def erase_unfinished(directory: Path) -> None:
-    """Erase what a killed export, or a killed forget, left beside an artefact.
-
-    Raises:
-        StorageError: The disk refused; what is left waits for the next call.
-    """
-    if not directory.parent.is_dir():
-        return
-    for each in directory.parent.glob(f".{glob.escape(directory.name)}.*.tmp"):
-        if not is_artefact(each):
-            continue
-        # Whoever may still be writing there finds its name gone, and fails before it publishes.
-        aside = each.with_name(f".{directory.name}.{secrets.token_hex(8)}.tmp")
-        try:
-            each.rename(aside)
-            erase_tree(aside)
-        except OSError as error:
-            raise StorageError(
-                f"{each} cannot be erased yet: {error.strerror or error}; the next attempt goes on"
-            ) from error
 
 
 def _nothing(staging: Path) -> None:

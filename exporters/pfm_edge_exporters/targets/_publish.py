@@ -3,26 +3,23 @@
 Owns how artefacts reach the disk and leave it::
 
     publish(Path("repository/digits"), fill, record, overwrite=True, erasing=True)
-    erase_tree(Path("repository/.digits.0123456789abcdef.tmp"))
 
 ``target.json`` is the first file that is written, so that whatever a killed process left can be
 told from other directories.
 """
 
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from pfm_edge_exporters._places import artefact_files
+from pfm_edge_exporters._places import artefact_files, erase_tree, files_below
 from pfm_edge_runtime.artefacts import RECORD_FILE, TargetRecord
 from pfm_edge_runtime.digest import digest_of
-from pfm_edge_runtime.erasure import erase
 from pfm_edge_runtime.store import Known, staged_directory
 
-__all__ = ["Fill", "erase_tree", "files_below", "publish"]
+__all__ = ["Fill", "publish"]
 
 Fill: TypeAlias = Callable[[Path], None]
 """Writes the files of an artefact into an empty directory."""
@@ -69,25 +66,3 @@ def publish(
             path.relative_to(staging).as_posix(): path.stat().st_size
             for path in files_below(staging)
         }
-
-
-def erase_tree(directory: Path) -> None:
-    """Overwrite and unlink every file of a directory, and remove it.
-
-    Raises:
-        StorageError: The disk refused; what is left is still there.
-        OSError: As StorageError, from the removal of a directory.
-    """
-    # The record last: it tells whoever finds the rest what that is.
-    for path in sorted(files_below(directory), key=lambda each: each.name == RECORD_FILE):
-        if path.is_symlink():
-            path.unlink()
-        else:
-            erase(path)
-    shutil.rmtree(directory)
-
-
-def files_below(directory: Path) -> Iterator[Path]:
-    """Return every file of a directory and of those in it, sorted; links are not followed."""
-    found = [Path(folder, name) for folder, _, names in os.walk(directory) for name in names]
-    return iter(sorted(found))
