@@ -91,14 +91,23 @@ def _print(run: Path, report: "RunForgotten") -> None:
     for package in report.packages:
         say(f"{package}: holds none of them")
     if exported := next(filter(is_package, report.packages), None):
-        say(
-            "A device elsewhere that has used such a package refuses it now, as classes are "
-            f"missing: issue a new bundle, pfm-edge export {run} --out {exported} --overwrite "
-            "(with --key, where it was signed), or publish one over the air"
-        )
+        say(_way_on(run, exported))
     for package in report.missing:
         say(f"{package}: not found; if that package is elsewhere, it holds them still")
     say(_STAYS)
+
+
+def _way_on(run: Path, package: Path) -> str:
+    """Say how devices elsewhere get a bundle that they take."""
+    from pfm_edge_runtime.artefacts import artefacts_in
+
+    first = "move its engines out first and build them again; " if artefacts_in(package) else ""
+    return (
+        "A device elsewhere that has used such a package refuses it now, as classes are missing: "
+        f"issue a new bundle with pfm-edge ota publish REPOSITORY {package}, or export again with "
+        f"the options that it was exported with ({first}--key, where it was signed): "
+        f"pfm-edge export {run} --out {package} --overwrite"
+    )
 
 
 def _deed(old: "OldBytes") -> str:

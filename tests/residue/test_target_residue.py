@@ -247,6 +247,19 @@ def test_a_forget_of_the_run_reaches_both(wide, run, tmp_path, capsys):
     ]
 
 
+@pytest.mark.parametrize("engine", [False, True])
+def test_the_way_on_after_a_forget_keeps_graphs_and_engines(wide, run, capsys, engine):
+    if engine:
+        (wide.directory / "tensorrt" / "backbone").mkdir(parents=True)
+        (wide.directory / "tensorrt" / "backbone" / "target.json").write_text("{}")
+    assert main(["forget", str(run.path), "--class", wide.ids[GONE], "--yes"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    again = f"pfm-edge export {run.path} --out {wide.directory} --overwrite"
+    published = f"pfm-edge ota publish REPOSITORY {wide.directory}"
+    assert 0 < said.index(published) < said.index("the options that it was") < said.index(again)
+    assert ("move its engines out first" in said) == engine
+
+
 def test_what_was_forgotten_is_not_exported_again(wide, run, tmp_path, capsys):
     out = tmp_path / "made"
     arguments = ["export", str(wide.directory), "--target", "ort-adapter", "--out", str(out)]

@@ -56,7 +56,7 @@ _FIXES: dict[int | None, str] = {  # of what is well formed, and not what it cla
     4: "take the bundle that was exported with this very package",
     5: "take the newest bundle of this model, or export a new one",
     11: "take a newer bundle of this model; after pfm-edge forget, the publisher issues one with "
-    "pfm-edge export RUN --out PACKAGE --overwrite",
+    "pfm-edge ota publish, or exports again with the same options and --overwrite",
 }
 
 

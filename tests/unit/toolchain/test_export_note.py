@@ -129,3 +129,12 @@ def test_a_package_with_an_engine_in_it_is_not_replaced(wide, run):
         export_run(run, wide.directory, overwrite=True)
     assert "\n" not in str(caught.value)
     assert (engine / "target.json").exists()
+
+
+def test_what_another_export_left_keeps_no_note(wide, run, tmp_path, monkeypatch):
+    before = noted(run)
+    monkeypatch.setattr("pfm_edge_runtime.store._publish", refuse)
+    (tmp_path / ".model.v2.0123456789abcdef.tmp").mkdir()
+    with pytest.raises(StorageError):
+        triton(wide, run, tmp_path)  # its model is named as the package
+    assert noted(run) == before
