@@ -106,6 +106,14 @@ def refresh_command(
         bool,
         typer.Option("--restored", help="Go on from an older copy, above all that was signed."),
     ] = False,
+    above: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="With --restored: the highest version of a timestamp that a device has seen.",
+        ),
+    ] = None,
     key: SignWith = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
@@ -119,10 +127,12 @@ def refresh_command(
     """
     from pfm_edge import ota
 
+    if above is not None and not restored:
+        raise typer.BadParameter("--above is for --restored: give both")
     opened = open_repository(repository)
     signers = at_hand(opened, key, passphrase_file)
     if restored:
-        report(ota.restore(opened, signers=signers), as_json=as_json)
+        report(ota.restore(opened, above=above, signers=signers), as_json=as_json)
         return
     refreshed = ota.refresh(opened, signers=signers)
     if as_json:

@@ -68,7 +68,7 @@ class Draft:
     def next_place(self, model_id: ModelId, channel: Channel | None) -> tuple[int, int]:
         """Return where the next bundle of a model goes: after all that its devices may have."""
         places = [(each.epoch, each.sequence) for each in releases_of(channel)]
-        places.append(self.work.mark.places.get(model_id, (0, 0)))
+        places.append(self.work.mark.place(model_id))
         return self.epoch, last_sequence(places, self.epoch) + 1
 
     def put_bundle(self, bundle: Bundle) -> Release:

@@ -51,12 +51,14 @@ class Mark:
         places: The highest (epoch, sequence) of a bundle, by model.
         delegations: Digest of the keys of `bundles` and `forget`, as the highest version of
             targets states them.
+        floor: A place that devices may have of any model: the next one comes after it.
     """
 
     versions: Mapping[Role, int] = field(default_factory=dict)
     forget_list: int = 0
     places: Mapping[ModelId, tuple[int, int]] = field(default_factory=dict)
     delegations: str = ""
+    floor: tuple[int, int] = (0, 0)
 
     @classmethod
     def of(cls, metadata: MetadataByRole, targets: Mapping[str, bytes]) -> "Mark":
@@ -71,6 +73,30 @@ class Mark:
                 if releases_of(each)
             },
             delegations_of(metadata),
+        )
+
+    def place(self, model_id: ModelId) -> tuple[int, int]:
+        """Return the highest place that devices may have of a model."""
+        return max(self.places.get(model_id, (0, 0)), self.floor)
+
+    def above(self, number: int, metadata: MetadataByRole) -> "Mark":
+        """Return the mark of a repository of which devices know only a timestamp's version.
+
+        Args:
+            number: That version. Each change signs a timestamp, so that no other number is above
+                it; and it issues at most two bundles of a model.
+            metadata: The newest that is known: of roots and keys.
+        """
+        epoch = metadata[Role.ROOT].signed.version
+        places = [*self.places.values(), self.floor]
+        top = max((each[1] for each in places if each[0] == epoch), default=0)
+        versions = {role: max(self.versions.get(role, 0), number) for role in Role}
+        return Mark(
+            {**versions, Role.ROOT: epoch},
+            max(self.forget_list, number),
+            self.places,
+            delegations_of(metadata),
+            (epoch, top + 2 * number),
         )
 
     def joined(self, other: "Mark") -> "Mark":
@@ -88,6 +114,7 @@ class Mark:
             max(self.forget_list, other.forget_list),
             places,
             (newer and other.delegations) or self.delegations,
+            max(self.floor, other.floor),
         )
 
     def to_bytes(self) -> bytes:
@@ -98,6 +125,7 @@ class Mark:
             "forget_list": self.forget_list,
             "places": {model: [*place] for model, place in sorted(self.places.items())},
             "delegations": self.delegations,
+            "floor": [*self.floor],
         }
         return (json.dumps(document, indent=2) + "\n").encode()
 
@@ -159,14 +187,16 @@ def raise_mark(path: Path | None, mark: Mark) -> None:
 def _parsed(found: Any) -> Mark:
     if found["format"] != _FORMAT:
         raise ValueError
+    epoch, sequence = found.get("floor", (0, 0))  # marks of before have none
     return Mark(
         {role: _number(found["versions"][role.value]) for role in Role},
         _number(found["forget_list"]),
         {
-            ModelId(model): (_number(epoch), _number(sequence))
-            for model, (epoch, sequence) in found["places"].items()
+            ModelId(model): (_number(place[0]), _number(place[1]))
+            for model, place in found["places"].items()
         },
         str(found["delegations"]),
+        (_number(epoch), _number(sequence)),
     )
 
 

@@ -3,10 +3,13 @@
 Owns what `pfm-edge ota refresh --restored` does::
 
     restore(repository)
+    restore(repository, above=7)     # the registry was restored along with it
 
 One change signs everything above whatever was signed before, so that no version number and no
 place is given twice: devices that saw what is lost take what comes now. The forget list gets the
 orders again that this copy never had: the registry, which is no part of the copy, has the classes.
+Where that was restored, too, only devices and mirrors know how far all had come: the mark is raised
+to what they saw before anything else, so that whatever interrupts this, it goes on from there.
 """
 
 import secrets
@@ -18,7 +21,7 @@ from pfm_edge.ota._draft import Draft
 from pfm_edge.ota._files import put
 from pfm_edge.ota._journal import discard
 from pfm_edge.ota._keys import Signers
-from pfm_edge.ota._mark import delegations_of
+from pfm_edge.ota._mark import Mark, delegations_of, mark_path, raise_mark
 from pfm_edge.ota._metadata import AnyMetadata, reached_version
 from pfm_edge.ota._repository import Outcome, PublisherRepository, Work
 from pfm_edge.ota._roles import DELEGATED, Role
@@ -31,14 +34,27 @@ from pfm_edge_runtime.ota.forget_list import ForgetRow
 
 __all__ = ["restore"]
 
+_MAX_ABOVE = 2**31
+_NOTHING_SHOWS = (
+    "nothing here shows that it is an older copy; where devices say that they have seen a newer "
+    "one: pfm-edge ota refresh REPO --restored --above N"
+)
+_ORDERS = (
+    "orders to forget that were given since this copy was made are not known here: give them again "
+    "with pfm-edge ota forget"
+)
 _REASON = "other"
 
 
-def restore(repository: PublisherRepository, *, signers: Signers | None = None) -> Outcome:
+def restore(
+    repository: PublisherRepository, *, above: int | None = None, signers: Signers | None = None
+) -> Outcome:
     """Go on with an older copy of a repository, above all that was signed before.
 
     Args:
         repository: The copy.
+        above: The highest version of a timestamp that a device or a mirror has seen, where the
+            registry was restored along with the repository, and nothing here shows it.
         signers: The keys at hand; the remembered ones by default.
 
     Raises:
@@ -47,18 +63,40 @@ def restore(repository: PublisherRepository, *, signers: Signers | None = None) 
         StorageError: The disk refused.
     """
     _keep_newer_roots(repository)
-    with repository.work(signers, sound=False) as work:
-        clock = wrong_clock(work.current, work.now, work.settings.days)
-        if clock or not older_copy(work.current, work.mark):
-            reason = clock or "it is no older copy: pfm-edge ota refresh is all that it needs"
-            raise RepositoryError(f"{repository.directory}: {reason}")
+    with repository.work(signers, sound=False) as found:
+        work = found
+        if clock := wrong_clock(work.current, work.now, work.settings.days):
+            raise RepositoryError(f"{repository.directory}: {clock}")
+        if above is not None:
+            work = replace(work, mark=_raised_mark(work, above))
+        elif not older_copy(work.current, work.mark):
+            raise RepositoryError(f"{repository.directory}: {_NOTHING_SHOWS}")
         if repository.layout.committing.exists():
             discard(repository.layout.committing)  # it came with the copy, and is behind it all
-        outcome = _everything(replace(work, current=_raised(work))).settle()
+        draft = _everything(replace(work, current=_raised(work)))
+        if above is not None:
+            draft.notes.append(_ORDERS)
+        outcome = draft.settle()
         if outcome.committed:
             mended = mend(Current.read(repository.layout))
             outcome = replace(outcome, notes=(*outcome.notes, *mended))
         return outcome
+
+
+def _raised_mark(work: Work, above: int) -> Mark:
+    """Raise the mark to what devices or mirrors saw, durably, and return it."""
+    least = max(
+        work.current.metadata[Role.TIMESTAMP].signed.version, work.mark.versions[Role.TIMESTAMP]
+    )
+    if not least <= above <= _MAX_ABOVE:
+        raise RepositoryError(
+            f"{work.repository.directory}: timestamp is version {least} here: what devices have "
+            f"seen is at least {least}, and at most {_MAX_ABOVE}"
+        )
+    known = {**work.current.metadata, **newer_served(work.current)}
+    mark = work.mark.above(above, known)
+    raise_mark(mark_path(work.current.layout, work.settings.registry), mark)
+    return mark
 
 
 def _everything(work: Work) -> Draft:

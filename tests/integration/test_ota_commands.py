@@ -190,6 +190,10 @@ def test_an_older_copy_goes_on_when_it_is_told_to(
     restored = _json(capsys, "refresh", "repo", "--restored")
     assert any(ROSE in each and "ordered again" in each for each in restored["notes"])
     assert _json(capsys, "status", "repo")["problems"] == []
+    assert main(["ota", "refresh", "repo", "--above", "50"]) == 2
+    assert _json(capsys, "refresh", "repo", "--restored", "--above", "50")["committed"]
+    roles = {each["role"]: each["version"] for each in _json(capsys, "status", "repo")["roles"]}
+    assert roles["timestamp"] == 51
 
 
 def test_a_damaged_repository_is_said_to_be(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,7 @@ def test_an_older_copy_signs_nothing_and_goes_on_above_what_was_signed(
     assert repository_state(publisher.repository).problems == ()
     assert forget(publisher.repository, [ROSE]).committed
     assert ROSE not in publisher.client().bundle(MODEL_ID).class_ids
-    with pytest.raises(RepositoryError, match="no older copy"):
+    with pytest.raises(RepositoryError, match="nothing here shows"):
         restore(publisher.repository)
 
 
