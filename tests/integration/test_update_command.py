@@ -132,12 +132,29 @@ def test_what_is_left_to_do_is_in_the_exit_code(
     assert main(["update", model, "--repo", "ftp://h"]) == 1
     assert main(["update", model, "--repo", "http://h", "--cohort", "A B"]) == 1
     server.forget_requests()
-    for place, code in (("ftp://x/", 1), ("http://[", 1), (str(tmp_path / "none"), 75)):
+    for place in ("ftp://x/", "http://["):
         capsys.readouterr()
-        assert main(["update", model, "--repo", server.url, "--receipts", place]) == code
+        assert main(["update", model, "--repo", server.url, "--receipts", place]) == 1
         assert capsys.readouterr().err.count("\n") == 1
     assert server.gets == []  # it is said before anything is done
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_place_for_receipts_that_is_away_holds_up_no_order(
+    tiny: TinyPackage, publisher: Publisher, server: FileServer, tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(["init", "--root", str(tmp_path / "root.json")]) == 0
+    publisher.publish(sequence=2)
+    stick = tmp_path / "stick"
+    ask = [str(tiny), "--repo", server.url, "--receipts", str(stick)]
+    report = _json(capsys, 1, *ask)  # said at once, not at the first receipt
+    assert (report["outcome"], report["problem"][-20:]) == ("updated", "make it, or mount it")
+    publisher.forget([tiny.class_id("rose")])
+    report = _json(capsys, 1, *ask)
+    assert report["forget_list"]["applied"] == report["receipts"]["waiting"] == 1
+    stick.mkdir()
+    assert _json(capsys, 0, *ask)["receipts"] == {"sent": 1, "waiting": 0}
+    assert len([*stick.iterdir()]) == 1
 
 
 def test_a_list_that_was_obeyed_is_told_though_the_update_failed(

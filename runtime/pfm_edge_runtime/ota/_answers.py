@@ -3,7 +3,7 @@
 Owns what is made of an answer that came. A network that wants a login answers in the server's
 place, and a proxy may compress what it passes on, also where nobody asked for that::
 
-    require_success(url, response, missing="is it a publisher's public folder?")
+    require_success(url, response, missing="no such file ({status})")
     body = Body(url, response, most=2**14)
     for count in body.parts():            # bytes that came over the wire, one part after the other
         meter.received += count
@@ -34,11 +34,13 @@ _SUCCESS = range(200, 300)
 _TAKEN = {201, 202, 204}  # a network that wants a login answers with 200
 _MISSING = {403, 404, 410}  # object stores answer 403 for what is not there
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
+_LOGIN = 401
 _PROXY = 407
 _PORTAL = 511  # RFC 6585: Network Authentication Required
 _PAGE = (b"<!doctype html", b"<html")
 _SPACE = b"\xef\xbb\xbf \t\r\n"
 _BEGINNING_BYTES = 2**10
+_MOST_DIGITS = 20  # of a length: more than any file has
 _GZIP_WINDOW = 31  # zlib's word for gzip's own header
 _LONGEST_REST = 86_400.0  # seconds that a server may ask to be left alone for
 _PORTAL_HINT = "answers with a web page, as a network does that wants a login first"
@@ -50,22 +52,27 @@ def require_success(url: str, response: "BaseHTTPResponse", *, missing: str) -> 
     Args:
         url: What was asked for.
         response: The answer.
-        missing: What to ask whoever named the URL, where there is nothing.
+        missing: What to say where there is nothing, with ``{status}`` in it.
 
     Raises:
         FetchError: It did not; MissingFileError and TryAgainError say more.
-        RefusedError: The proxy wants a password.
+        RefusedError: The server or the proxy wants a password.
     """
     status = response.status
     if status in _SUCCESS:
         return
     if status in _MISSING:
         raise MissingFileError(
-            f"{url}: the server has no such file ({status}); {missing}",
+            f"{url}: {missing.format(status=status)}",
             status=403 if status == 403 else 404,  # noqa: PLR2004 (what TUF's client knows)
         )
     if status == _PORTAL:
         raise FetchError(f"{url} {_PORTAL_HINT}")
+    if status == _LOGIN:
+        raise RefusedError(
+            f"{url}: the server wants a user and a password, or others ({status}): give them in "
+            "the URL, as https://user:password@host/folder"
+        )
     if status == _PROXY:
         raise RefusedError(f"{url} {PROXY_LOGIN}")
     if status in _PASSING:
@@ -118,7 +125,7 @@ class Body:
         self._unpack: zlib._Decompress | None = None
         self._is_page = "html" in response.headers.get("Content-Type", "").lower()
         stated = response.headers.get("Content-Length", "")
-        self.expected = int(stated) if stated.isdecimal() else 0
+        self.expected = int(stated[:_MOST_DIGITS]) if stated.isdecimal() else 0
         packing = response.headers.get("Content-Encoding", "").strip().lower()
         if packing in {"gzip", "x-gzip"}:
             self._unpack = zlib.decompressobj(_GZIP_WINDOW)
@@ -146,15 +153,17 @@ class Body:
             self.data += self._unpacked(chunk)
             if self._is_page or _is_page(self.data[:_BEGINNING_BYTES]):
                 raise FetchError(f"{self._url} {_PORTAL_HINT}")
-            if len(self.data) > self._most or max(self.expected, wire) > self._most_wire:
-                raise FetchError(
-                    f"{self._url} is longer than the {self._most} bytes that it may have"
-                )
+            self._require_room(max(self.expected, wire))
             yield len(chunk)
             if self._unpack is not None and self._unpack.eof:
                 return
+        self._require_room(max(self.expected, wire))  # also where nothing came
         if self._unpack is not None:
             raise TryAgainError(f"{self._url} broke off: the end of what is compressed is missing")
+
+    def _require_room(self, wire: int) -> None:
+        if len(self.data) > self._most or wire > self._most_wire:
+            raise FetchError(f"{self._url} is longer than the {self._most} bytes that it may have")
 
     def _unpacked(self, chunk: bytes) -> bytes:
         if self._unpack is None:

@@ -38,8 +38,8 @@ _LONGEST_REST = 60.0  # seconds that are waited where a server says so; else the
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MOST_LEFT_BYTES = 2**14  # of an answer that is read to keep its connection, and dropped
 _PORTS = {"http": 80, "https": 443}
-_NO_FILE = "is it a publisher's public folder?"
-_NO_RECEIVER = "is it where receipts go?"
+_NO_FILE = "the server has no such file ({status}); is it a publisher's public folder?"
+_NO_RECEIVER = "the server takes nothing there ({status}); is it where receipts go?"
 
 
 class HttpTransport(Transport):

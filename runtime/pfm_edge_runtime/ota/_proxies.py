@@ -17,8 +17,8 @@ from pfm_edge_runtime.errors import ConfigError
 __all__ = ["NO_PROXY_THAT_WORKS", "Proxy", "proxy_for", "split_credentials"]
 
 NO_PROXY_THAT_WORKS = (
-    "the proxy of the environment is none that can be used: set https_proxy to an http:// or "
-    "https:// URL"
+    "the proxy of the environment is none that can be used: set http_proxy and https_proxy to an "
+    "http:// or https:// URL"
 )
 _SCHEMES = {"http", "https"}
 
@@ -51,10 +51,13 @@ def proxy_for(url: str) -> Proxy | None:
     if not found:
         return None
     try:
-        at = urlsplit(found)
-        credentials = _credentials(at)
+        # A proxy without a scheme is one that speaks http, as curl reads it.
+        at = urlsplit(found if "://" in found else f"http://{found}")
+        credentials, named = _credentials(at), at.hostname
     except ValueError as error:
         raise ConfigError(NO_PROXY_THAT_WORKS) from error
+    if not named:
+        raise ConfigError(NO_PROXY_THAT_WORKS)
     headers = {} if credentials is None else {"Proxy-Authorization": credentials}
     return Proxy(at._replace(netloc=at.netloc.rpartition("@")[2]).geturl(), headers)
 

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from pfm_edge_runtime.errors import ConfigError, FetchError
+from pfm_edge_runtime.errors import ConfigError, UpdateError
 from pfm_edge_runtime.ota._proxies import split_credentials
 from pfm_edge_runtime.ota._transport import BudgetError, Meter, TryAgainError
 from pfm_edge_runtime.ota.options import UpdateOptions
@@ -39,7 +39,8 @@ def open_receiver(place: str, device: str, options: UpdateOptions, meter: Meter)
         meter: Counts.
 
     Raises:
-        FetchError: There is no such directory, or, from sending, the receipt did not arrive.
+        UpdateError: There is no such directory.
+        FetchError: From sending: the receipt did not arrive.
         ConfigError: The URL is none that can be used, or of no server.
         StorageError: From sending: the disk refused.
     """
@@ -67,22 +68,23 @@ def open_receiver(place: str, device: str, options: UpdateOptions, meter: Meter)
 
 
 def require_receiver(place: str) -> None:
-    """Require that receipts could go to a place; whether a server is there is not asked.
+    """Require that a place is a URL of a server or a directory's name.
+
+    Whether the server or directory is there is not asked: one that is away must hold up no order
+    to forget.
 
     Raises:
-        FetchError: It is a directory that does not exist.
         ConfigError: It is a URL that cannot be used.
     """
     if is_url(place):
         split_credentials(place)
-    else:
-        _directory(place)
+    elif "://" in place:
+        raise ConfigError("receipts go to an http:// or https:// URL, or to a directory")
 
 
 def _directory(place: str) -> Path:
-    if "://" in place:
-        raise ConfigError("receipts go to an http:// or https:// URL, or to a directory")
+    require_receiver(place)
     directory = Path(place)
     if not directory.is_dir():
-        raise FetchError(f"{directory} is no directory that receipts could go to: make it")
+        raise UpdateError(f"{directory} is no directory, and receipts wait: make it, or mount it")
     return directory

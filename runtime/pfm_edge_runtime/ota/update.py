@@ -369,7 +369,7 @@ class _Update:
         outbox, place = Outbox(self._cache, self._device), self._options.receipts
         try:
             outbox.fill()
-            if place is not None and outbox.waiting:
+            if place is not None:  # that it is there is looked at each time, before it is needed
                 device = self._device.device
                 with open_receiver(place, device, self._options, self._meter) as send:
                     outbox.deliver(send)

@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 
 from pfm_edge_runtime.errors import FetchError
-from pfm_edge_runtime.ota._transport import MissingFileError, TryAgainError
+from pfm_edge_runtime.ota._transport import MissingFileError, RefusedError, TryAgainError
 from tests.support.ota_proxy import serve_tls
 from tests.support.ota_server import Exchange, FileServer, captive_portal, refusing
 from tests.unit.runtime.ota.conftest import DATA, Open
@@ -46,9 +46,19 @@ def test_nobody_in_between_answers_by_tls(
         transport.post(b"{}", "application/json")
 
 
-def test_where_no_receipts_go_is_said_in_their_words(opened: Open, server: FileServer) -> None:
-    server.posting = refusing(404)
-    with opened() as transport, pytest.raises(MissingFileError, match="is it where receipts go"):
+@pytest.mark.parametrize(
+    ("status", "error", "words"),
+    [
+        (404, MissingFileError, r"takes nothing there \(404\); is it where receipts go"),
+        (403, MissingFileError, r"takes nothing there \(403\); is it where receipts go"),
+        (401, RefusedError, r"wants a user and a password, or others \(401\)"),
+    ],
+)
+def test_where_no_receipts_go_is_said_in_their_words(
+    opened: Open, server: FileServer, status: int, error: type[Exception], words: str
+) -> None:
+    server.posting = refusing(status)
+    with opened() as transport, pytest.raises(error, match=words):
         transport.post(b"{}", "application/json")
 
 

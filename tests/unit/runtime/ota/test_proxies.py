@@ -26,14 +26,18 @@ def test_a_proxy_of_the_environment_is_asked(
     server.answers["*"] = proxy
     with opened("http://updates.example/public") as transport:
         assert transport.read("a.json", most=3000) == DATA
-    assert asked == ["http://updates.example/public/a.json"]
+    monkeypatch.setenv("http_proxy", server.url.removeprefix("http://"))  # as curl takes it
+    with opened("http://updates.example/public") as transport:
+        transport.read("a.json", most=3000)
+    assert asked == ["http://updates.example/public/a.json"] * 2
     monkeypatch.setenv("no_proxy", "updates.example")
     with opened("http://updates.example/public") as transport, pytest.raises(TryAgainError):
         transport.read("a.json", most=3000)
     monkeypatch.setenv("no_proxy", "")
-    monkeypatch.setenv("http_proxy", "socks9://nowhere")
-    with pytest.raises(ConfigError, match="the proxy of the environment"):
-        opened("http://updates.example/public")
+    for wrong in ("socks9://nowhere", "http://u:secret@", "http://["):
+        monkeypatch.setenv("http_proxy", wrong)
+        with pytest.raises(ConfigError, match="the proxy of the environment"):
+            opened("http://updates.example/public")
 
 
 def test_a_host_that_is_a_number_is_found_in_no_proxy(

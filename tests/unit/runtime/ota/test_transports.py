@@ -71,7 +71,7 @@ def test_a_file_comes_whole_and_is_counted(opened: Open, server: FileServer) -> 
         (refusing(403), r"no such file \(403\)"),
         (refusing(400), "status 400"),
         (_stating(200, ("Transfer-Encoding", "chunked"), b"-5\r\n"), "broke off"),
-        (_stating(200, ("Content-Length", "9" * 5000)), "broke off"),
+        (_stating(200, ("Content-Length", "9" * 5000)), "longer than the 3000"),
         (redirecting("http://[::1"), "redirected to no address"),
     ],
     ids=lambda value: getattr(value, "__qualname__", None) if callable(value) else None,
