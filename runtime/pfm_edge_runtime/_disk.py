@@ -30,6 +30,7 @@ __all__ = [
     "is_temporary",
     "mapped_errors",
     "put_back",
+    "reason",
     "replace",
     "sibling",
     "sync",
@@ -58,6 +59,14 @@ def mapped_errors(path: Path) -> Iterator[None]:
         raise StorageError(
             f"{path} cannot be written: {reason}; what was there before is intact"
         ) from error
+
+
+def reason(error: OSError) -> str:
+    """Say why the disk refused; and of what is not writable, which file to make so."""
+    said = error.strerror or str(error)
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return f"{said}: make {error.filename} writable"
+    return said
 
 
 def sibling(path: Path, kind: str = "") -> Path:

@@ -13,17 +13,17 @@ Overwriting in place is no media sanitisation: flash remaps blocks, and a copy-o
 writes elsewhere. :class:`OldBytes` says which file system it was.
 """
 
-# ruff: noqa: PTH108 (system calls by name: the fault tests count them)
+# ruff: noqa: PTH101, PTH108 (system calls by name: the fault tests count them)
 
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pfm_edge_runtime._disk import DYING, SUFFIX, mapped_errors, replace, sync
+from pfm_edge_runtime._disk import DYING, SUFFIX, mapped_errors, reason, replace, sync
 from pfm_edge_runtime.errors import StorageError
 
 __all__ = [
@@ -126,7 +126,8 @@ def erase(path: Path) -> OldBytes:
     """Overwrite a file with zeros, sync it, unlink it, sync its directory.
 
     A file with other names (hard links) is unlinked only: whoever uses those needs its bytes. So is
-    what is no file: a link has none, and a pipe would wait for its reader.
+    what is no file: a link has none, and a pipe would wait for its reader. One's own file that is
+    read-only, or in a read-only directory, is made writable.
 
     Raises:
         StorageError: The disk refused; the file is still there under its name.
@@ -135,8 +136,8 @@ def erase(path: Path) -> OldBytes:
         found = os.lstat(path)
         alone = found.st_nlink == 1 and stat.S_ISREG(found.st_mode)
         if alone:
-            _overwrite(path)
-        os.unlink(path)
+            _made_writable(path, lambda: _overwrite(path))
+        _made_writable(path.parent, lambda: os.unlink(path))
         sync(path.parent)
     return old_bytes("overwritten" if alone else "unlinked", path)
 
@@ -168,6 +169,15 @@ def old_bytes(method: str, path: Path) -> OldBytes:
     return OldBytes(method, kind, in_place)
 
 
+def _made_writable(path: Path, deed: Callable[[], None]) -> None:
+    """Do what needs the right to write to a file or directory, and take that right if need be."""
+    try:
+        deed()
+    except PermissionError:
+        os.chmod(path, stat.S_IMODE(os.lstat(path).st_mode) | stat.S_IWUSR)
+        deed()
+
+
 def _overwrite(path: Path) -> None:
     flags = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(path, flags)
@@ -187,7 +197,7 @@ def _mapped(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StorageError(
             f"old bytes beside {path.parent / path.name} cannot be erased yet: "
-            f"{error.strerror or error}; the next attempt goes on"
+            f"{reason(error)}; the next attempt goes on"
         ) from error
 
 

@@ -27,6 +27,7 @@ from pfm_edge_runtime._disk import (
     is_temporary,
     mapped_errors,
     put_back,
+    reason,
     replace,
     sibling,
     sync,
@@ -102,7 +103,7 @@ def staged_directory(
     is exchanged for the new in one step where the system can (Linux), by renames elsewhere,
     and removed afterwards. If the block raises, or the disk refuses, the staging directory is
     removed, with the parents that were made for it, and ``target`` is as it was. What killed
-    processes left beside ``target`` goes first.
+    processes left beside ``target`` goes first; what cannot go is named once ``target`` is there.
 
     Args:
         target: The directory to write; missing parents are made.
@@ -116,9 +117,7 @@ def staged_directory(
         StorageError: ``target`` may not be replaced, or the disk refused.
     """
     target = Path(os.path.realpath(target))
-    with mapped_errors(target):
-        with suppress(StorageError):  # the next attempt goes on
-            clear_unfinished(target, discard)
+    with mapped_errors(target), _cleared(target, discard):
         require_replaceable(target, overwrite=overwrite, marker=marker, known=known)
         with _parents(target), _staging(target) as staging:
             try:
@@ -132,6 +131,19 @@ def staged_directory(
                 with suppress(OSError, StorageError):
                     discard(staging)
                 raise
+
+
+@contextmanager
+def _cleared(target: Path, discard: Callable[[Path], None]) -> Iterator[None]:
+    """Clear what killed processes left; what stays stops nobody, and is an error afterwards."""
+    stays: StorageError | None = None
+    try:
+        clear_unfinished(target, discard)
+    except StorageError as error:
+        stays = error
+    yield
+    if stays is not None:
+        raise StorageError(f"{target} is new and complete, but {stays}") from stays
 
 
 def clear_unfinished(target: Path, discard: Callable[[Path], None], *, wait: bool = False) -> None:
@@ -162,7 +174,7 @@ def clear_unfinished(target: Path, discard: Callable[[Path], None], *, wait: boo
     except OSError as error:
         raise StorageError(
             f"what a killed process left beside {target} cannot be removed yet: "
-            f"{error.strerror or error}; the next attempt goes on"
+            f"{reason(error)}; the next attempt goes on"
         ) from error
 
 
@@ -299,9 +311,10 @@ def _publish(staging: Path, target: Path, discard: Callable[[Path], None]) -> No
         try:
             discard(staging)  # the old directory, by now
         except (OSError, StorageError) as error:
+            why = reason(error) if isinstance(error, OSError) else error
             raise StorageError(
-                f"{target} is new and complete, but the old one stays for now: {staging}; the next "
-                "export there removes it"
+                f"{target} is new and complete, but the old one stays for now: {staging} ({why}); "
+                "the next export there removes it"
             ) from error
 
 

@@ -1,5 +1,6 @@
 """Where an export may go: nobody's files are replaced, and replaced classes are overwritten."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -96,3 +97,46 @@ def test_the_classes_of_a_package_that_is_replaced_are_overwritten(tmp_path, mon
     export(out, overwrite=True)
     assert removed == [bytes(size)]
     assert (out / "bundle.safetensors").stat().st_size == size
+
+
+def test_a_read_only_package_is_replaced_and_overwritten_or_the_file_is_named(
+    tmp_path, monkeypatch
+):
+    out = export(tmp_path / "model").path
+    opened, unlink, chmod = os.open, os.unlink, os.chmod
+
+    def read_only() -> None:
+        for each in (*out.iterdir(), out):
+            chmod(each, 0o555 if each == out else 0o444)
+
+    def require(path: str | Path) -> None:  # what the system asks of all but root
+        if os.path.exists(path) and not os.stat(path).st_mode & 0o200:  # noqa: PTH110, PTH116 (of either kind)
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    def opened_by_no_root(path, flags, *given, **how):
+        if flags & (os.O_WRONLY | os.O_RDWR) and not flags & os.O_CREAT:
+            require(path)
+        return opened(path, flags, *given, **how)
+
+    def unlink_by_no_root(path, *, dir_fd=None):
+        require(Path(path).parent if dir_fd is None else f"/proc/self/fd/{dir_fd}")
+        unlink(path, dir_fd=dir_fd)
+
+    def refuse(path, *_given, **_how):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    monkeypatch.setattr(os, "open", opened_by_no_root)
+    monkeypatch.setattr(os, "unlink", unlink_by_no_root)
+    read_only()
+    export(out, overwrite=True)
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
+    read_only()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "chmod", refuse)  # somebody else's
+        for _ in range(2):
+            message = refused(StorageError, lambda: export(out, overwrite=True))
+            assert message.startswith(f"{out} is new and complete, but ")
+            assert f"make {tmp_path}/.model." in message
+            assert "bundle.safetensors writable" in message
+    export(out, overwrite=True)
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
