@@ -32,7 +32,7 @@ from pfm_edge.ota._roles import DELEGATED, Role
 from pfm_edge.ota._sealing import sealed
 from pfm_edge_runtime.errors import UpdateError
 
-__all__ = ["RESTORED", "Change", "advance", "authority_of", "name_targets"]
+__all__ = ["RESTORED", "Change", "advance", "authority_of", "name_targets", "signed_at"]
 
 RESTORED = "restored"
 """The kind of the change by which an older copy of a repository goes on."""
@@ -106,6 +106,15 @@ def advance(
         sign_metadata(role, metadata, authority, signers)
         missing += missing_signatures(role, metadata, authority)
     return change, missing
+
+
+def signed_at(change: Change, before: Change, days: Mapping[Role, int]) -> datetime | None:
+    """Return when the timestamp of a change was signed, if that is what took it this far."""
+    made = change.metadata.get(Role.TIMESTAMP)
+    if made is None or made is before.metadata.get(Role.TIMESTAMP):
+        return None
+    expires: datetime = made.signed.expires
+    return expires - timedelta(days=days[Role.TIMESTAMP])
 
 
 def _require_base(change: Change, current: Current) -> None:

@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ class Mark:
         delegations: Digest of the keys of `bundles` and `forget`, as the highest version of
             targets states them.
         floor: A place that devices may have of any model: the next one comes after it.
+        signed: A timestamp's version, and when it was signed by this machine's clock; no time
+            where that is not known.
     """
 
     versions: Mapping[Role, int] = field(default_factory=dict)
@@ -59,6 +62,7 @@ class Mark:
     places: Mapping[ModelId, tuple[int, int]] = field(default_factory=dict)
     delegations: str = ""
     floor: tuple[int, int] = (0, 0)
+    signed: tuple[int, datetime | None] = (0, None)
 
     @classmethod
     def of(cls, metadata: MetadataByRole, targets: Mapping[str, bytes]) -> "Mark":
@@ -97,6 +101,7 @@ class Mark:
             self.places,
             delegations_of(metadata),
             (epoch, top + 2 * number),
+            self.signed,
         )
 
     def joined(self, other: "Mark") -> "Mark":
@@ -115,11 +120,12 @@ class Mark:
             places,
             (newer and other.delegations) or self.delegations,
             max(self.floor, other.floor),
+            other.signed if other.signed[0] >= self.signed[0] else self.signed,
         )
 
     def to_bytes(self) -> bytes:
         """Write it; equal marks give equal bytes."""
-        document = {
+        document: dict[str, Any] = {
             "format": _FORMAT,
             "versions": {role.value: self.versions.get(role, 0) for role in Role},
             "forget_list": self.forget_list,
@@ -127,6 +133,9 @@ class Mark:
             "delegations": self.delegations,
             "floor": [*self.floor],
         }
+        version, time = self.signed
+        if time is not None:
+            document["signed"] = [version, time.isoformat()]
         return (json.dumps(document, indent=2) + "\n").encode()
 
 
@@ -187,7 +196,8 @@ def raise_mark(path: Path | None, mark: Mark) -> None:
 def _parsed(found: Any) -> Mark:
     if found["format"] != _FORMAT:
         raise ValueError
-    epoch, sequence = found.get("floor", (0, 0))  # marks of before have none
+    epoch, sequence = found.get("floor", (0, 0))  # marks of before have neither
+    version, time = found.get("signed", (0, None))
     return Mark(
         {role: _number(found["versions"][role.value]) for role in Role},
         _number(found["forget_list"]),
@@ -197,6 +207,7 @@ def _parsed(found: Any) -> Mark:
         },
         str(found["delegations"]),
         (_number(epoch), _number(sequence)),
+        (_number(version), None if time is None else datetime.fromisoformat(time).astimezone(UTC)),
     )
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from securesystemslib.signer import Key
 
-from pfm_edge.ota._change import Change, advance, authority_of
+from pfm_edge.ota._change import Change, advance, authority_of, signed_at
 from pfm_edge.ota._commit import finish
 from pfm_edge.ota._current import Current
 from pfm_edge.ota._description import describe
@@ -35,7 +35,7 @@ from pfm_edge.ota._metadata import Authority, Missing
 from pfm_edge.ota._roles import Role
 from pfm_edge.ota._served import remove_strangers
 from pfm_edge.ota._settings import Settings
-from pfm_edge.ota._standing import older_copy, wrong_clock
+from pfm_edge.ota._standing import late_clock, older_copy, wrong_clock
 from pfm_edge.registry import read_registry
 from pfm_edge_runtime._disk import mapped_errors
 from pfm_edge_runtime.bundle import Bundle, ClassId
@@ -167,7 +167,7 @@ class Work:
             return
         reason = older_copy(self.current, self.mark)
         if not any_clock:
-            reason = reason or wrong_clock(self.current, self.now, self.settings.days)
+            reason = reason or wrong_clock(self.current, self.mark, self.now, self.settings.days)
         if reason:
             raise RepositoryError(f"{self.repository.directory}: {reason}")
         remove_strangers(self.current)
@@ -185,7 +185,7 @@ class Work:
         advanced, missing = self._advance(change)
         with self._issuable(advanced, "order it first with pfm-edge ota forget REPO --class ID"):
             store(self.repository.layout, advanced, self.current, complete=not missing)
-        return self._finish(advanced, missing)
+        return self._finish(advanced, change, missing)
 
     def settle_pending(self, change: Change) -> Outcome:
         """Sign the change that waits, and publish it if that is enough.
@@ -198,7 +198,7 @@ class Work:
             update(self.repository.layout.pending, advanced)
             if not missing:
                 decide(self.repository.layout, advanced, self.current)
-        return self._finish(advanced, missing)
+        return self._finish(advanced, change, missing)
 
     @contextmanager
     def _issuable(self, change: Change, way_out: str) -> Iterator[None]:
@@ -231,13 +231,17 @@ class Work:
     def _advance(self, change: Change) -> tuple[Change, tuple[Missing, ...]]:
         return advance(change, self.current, self.signers, self.now, self.settings.days)
 
-    def _finish(self, change: Change, missing: tuple[Missing, ...]) -> Outcome:
-        if not missing and not finish(self.repository.layout, self.settings.registry):
+    def _finish(self, change: Change, before: Change, missing: tuple[Missing, ...]) -> Outcome:
+        layout, registry = self.repository.layout, self.settings.registry
+        signed = signed_at(change, before, self.settings.days)
+        if not missing and not finish(layout, registry, signed=signed):
             raise RepositoryError(
                 f"{self.repository.directory}: another copy of it signed more meanwhile, and "
                 "nothing of this is published: pfm-edge ota refresh REPO --restored"
             )
         notes = describe(change, self.current.metadata)
+        if self.current.metadata:
+            notes += late_clock(self.current, self.mark, self.now, self.settings.days)
         roles = tuple(each for each in Role if each in change.metadata)
         return Outcome(not missing, notes, roles, missing, dict(self.signers.reasons))
 

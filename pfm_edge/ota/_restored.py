@@ -65,7 +65,7 @@ def restore(
     _keep_newer_roots(repository)
     with repository.work(signers, sound=False) as found:
         work = found
-        if clock := wrong_clock(work.current, work.now, work.settings.days):
+        if clock := wrong_clock(work.current, work.mark, work.now, work.settings.days):
             raise RepositoryError(f"{repository.directory}: {clock}")
         if above is not None:
             work = replace(work, mark=_raised_mark(work, above))

@@ -93,7 +93,7 @@ def abandon(repository: PublisherRepository) -> bool:
 
 def _require_newest(work: Work) -> None:
     """Require that nothing was signed since a restored change was made, by any copy."""
-    reason = wrong_clock(work.current, work.now, work.settings.days)
+    reason = wrong_clock(work.current, work.mark, work.now, work.settings.days)
     if older_copy(work.current, work.mark):
         reason = (
             "more was signed since this change was made: pfm-edge ota abandon REPO, then "

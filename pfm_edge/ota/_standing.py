@@ -3,7 +3,7 @@
 Owns the reasons to refuse, each one line with its way out::
 
     older_copy(current, mark)               # "" where it stands as high as it ever did
-    wrong_clock(current, now, days)         # "" where nothing in force was signed later than now
+    wrong_clock(current, mark, now, days)   # "" where devices take what is signed now
 
 An older copy is known by its high-water mark, and by newer metadata that is served. What is served
 counts only where it is truly signed: junk there must stop nobody.
@@ -11,6 +11,7 @@ counts only where it is truly signed: junk there must stop nobody.
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from pfm_edge.ota._roles import Role
 from pfm_edge.ota._roots import newer_roots
 from pfm_edge_runtime.errors import RepositoryError
 
-__all__ = ["list_is_ahead", "newer_served", "older_copy", "wrong_clock"]
+__all__ = ["late_clock", "list_is_ahead", "newer_served", "older_copy", "wrong_clock"]
 
 _AHEAD = timedelta(minutes=5)
 _MAX_METADATA = 1 << 26
@@ -73,26 +74,55 @@ def newer_served(current: Current) -> MetadataByRole:
     return found
 
 
-def wrong_clock(current: Current, now: datetime, days: Mapping[Role, int]) -> str:
-    """Say that something in force was signed later than now; empty where nothing was.
+def wrong_clock(current: Current, mark: Mark, now: datetime, days: Mapping[Role, int]) -> str:
+    """Say that something in force was signed so much later than now that nothing signed now counts.
+
+    Devices that have it know that its time has passed: to them, what is signed now has expired.
 
     Args:
         current: What is in force.
+        mark: When that was signed, if it is known.
         now: The time.
         days: For how many days metadata of a role holds.
     """
-    # Where the timestamp's key is elsewhere, it may have been given the usual days there.
-    holds = timedelta(days=max(days[Role.TIMESTAMP], Role.TIMESTAMP.days))
-    signed, what = current.expires(Role.TIMESTAMP) - holds, "timestamp"
-    if signed <= now + _AHEAD:
-        if not list_is_ahead(current, now):
-            return ""
-        signed, what = _issued_at(current), "forget list"
+    signed, what = _latest(current, mark, days)
+    works = signed - timedelta(days=days[Role.TIMESTAMP])
+    if works < now:
+        return ""
     return (
         f"the {what} in force was signed at {signed:{_SHOWN}}, and here it is {now:{_SHOWN}}: set "
         "the clock; if it is right now and was ahead then, pfm-edge ota rotate-key REPO timestamp "
-        "--add NEW --remove OLD"
+        f"--add NEW --remove OLD, or wait until {works + timedelta(minutes=1):{_SHOWN}}"
     )
+
+
+def late_clock(
+    current: Current, mark: Mark, now: datetime, days: Mapping[Role, int]
+) -> tuple[str, ...]:
+    """Say, in a line or none, that something in force was signed later than now; as `wrong_clock`.
+
+    It is so little that devices take what is signed now.
+    """
+    signed, what = _latest(current, mark, days)
+    if not now + _AHEAD < signed < now + timedelta(days=days[Role.TIMESTAMP]):
+        return ()
+    return (
+        f"the {what} before was signed at {signed:{_SHOWN}}, and here it is {now:{_SHOWN}}: see "
+        "that the clock is right",
+    )
+
+
+def _latest(current: Current, mark: Mark, days: Mapping[Role, int]) -> tuple[datetime, str]:
+    """Return when the timestamp or the forget list in force was signed, and which was later."""
+    version, signed = mark.signed
+    if signed is None or version < current.metadata[Role.TIMESTAMP].signed.version:
+        # Where its key is elsewhere, it may have been given the usual days there.
+        holds = timedelta(days=max(days[Role.TIMESTAMP], Role.TIMESTAMP.days))
+        signed = current.expires(Role.TIMESTAMP) - holds
+    found = [(signed, "timestamp")]
+    with suppress(RepositoryError):  # it is lost, which others say
+        found.append((_issued_at(current), "forget list"))
+    return max(found, key=lambda each: each[0])
 
 
 def list_is_ahead(current: Current, now: datetime) -> bool:

@@ -118,10 +118,9 @@ def _problems(
 ) -> Iterator[str]:
     if not current.metadata:
         return
-    older = older_copy(
-        current, read_mark(mark_path(repository.layout, settings.registry)) or Mark()
-    )
-    clock = wrong_clock(current, repository.clock(), settings.days)
+    mark = read_mark(mark_path(repository.layout, settings.registry)) or Mark()
+    older = older_copy(current, mark)
+    clock = wrong_clock(current, mark, repository.clock(), settings.days)
     yield from (each for each in (older, clock) if each)
     if older:
         return  # what is served is newer than what it would be compared with
