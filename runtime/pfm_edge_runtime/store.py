@@ -40,6 +40,7 @@ __all__ = [
     "clear_unfinished",
     "confirm",
     "exclusive",
+    "foreign_files",
     "require_replaceable",
     "staged_directory",
     "without_waiting",
@@ -50,6 +51,7 @@ Known = Callable[[Path], Collection[str]]
 """Which files a directory may lose when it is replaced, by their paths in it."""
 
 _AT_FDCWD = -100  # <fcntl.h>
+_NAMED = 3  # of what is in the way
 _RENAME_EXCHANGE = 2  # <linux/fs.h>
 _NO_LOCK = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}  # some network file systems
 _NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
@@ -216,16 +218,20 @@ def require_replaceable(
         raise StorageError(f"{target} holds no {marker}, so it is not replaced: remove it yourself")
     if Path.cwd().is_relative_to(target):
         raise StorageError(f"{target} is in use: leave that directory before replacing it")
-    foreign = None if known is None else _foreign(target, known(target))
-    if foreign is not None:
+    foreign = [] if known is None else foreign_files(target, known(target))
+    if foreign:
+        more = f" and {len(foreign) - _NAMED} more" if len(foreign) > _NAMED else ""
+        them = "it" if len(foreign) == 1 else "them"
         raise StorageError(
-            f"{foreign} would go with {target}, and no export wrote it: move it elsewhere, or name "
-            "another place"
+            f"{', '.join(map(str, foreign[:_NAMED]))}{more} would go with {target}, and no export "
+            f"wrote {them}: move or remove {them}, or name another place"
         )
 
 
-def _foreign(directory: Path, known: Collection[str]) -> Path | None:
-    """Return the first file or link below a directory that is not known, but for our temporaries.
+def foreign_files(directory: Path, known: Collection[str]) -> list[Path]:
+    """Return the files and links below a directory that are not known, in order.
+
+    Our temporaries are none of them, nor what a system or Python puts into any folder by itself.
 
     Raises:
         StorageError: Nobody can look into a directory there.
@@ -236,13 +242,21 @@ def _foreign(directory: Path, known: Collection[str]) -> Path | None:
             f"nobody can tell what is in {error.filename} ({error.strerror}): make it readable"
         ) from error
 
+    found: list[Path] = []
     for folder, folders, names in os.walk(directory, onerror=refuse):
         folders[:] = sorted(each for each in folders if not is_temporary(each))
         links = [each for each in folders if Path(folder, each).is_symlink()]
-        for path in (Path(folder, each) for each in sorted([*names, *links])):
-            if path.relative_to(directory).as_posix() not in known and not is_temporary(path.name):
-                return path
-    return None
+        for path in (Path(folder, name) for name in sorted([*names, *links])):
+            unknown = path.relative_to(directory).as_posix() not in known
+            if unknown and not is_temporary(path.name) and not _nobodys(path):
+                found.append(path)
+    return found
+
+
+def _nobodys(path: Path) -> bool:
+    """Tell whether no person wrote a file: a system did, to show a folder, or Python."""
+    compiled = path.suffix == ".pyc" and path.parent.name == "__pycache__"
+    return compiled or path.name in {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
 @contextmanager

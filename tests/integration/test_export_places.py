@@ -55,6 +55,20 @@ def test_what_somebody_put_into_a_package_keeps_it(tmp_path):
     assert contents(out).keys() == FILES
 
 
+def test_what_is_in_the_way_is_named_but_for_what_a_system_put_there(tmp_path):
+    out = export(tmp_path / "model").path
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "__pycache__/x.cpython-312.pyc"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).touch()
+    export(out, overwrite=True)
+    assert contents(out).keys() == FILES
+    for name in "abcde":
+        (out / name).touch()
+    message = refused(StorageError, lambda: export(out, overwrite=True))
+    assert message.startswith(f"{out / 'a'}, {out / 'b'}, {out / 'c'} and 2 more would go with")
+    assert "move or remove them" in message
+
+
 def test_nothing_is_exported_into_what_an_export_replaces(tiny, tmp_path):
     made = make(tiny, "ort-adapter", tmp_path / "adapter")
     before = contents(tmp_path)
