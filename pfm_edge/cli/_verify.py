@@ -7,10 +7,12 @@ import typer
 
 from pfm_edge.cli._console import print_json, say, stages
 from pfm_edge.cli._sources import is_package, is_run
-from pfm_edge_runtime.errors import ConfigError
+from pfm_edge_runtime._phrases import first_of
+from pfm_edge_runtime.errors import ConfigError, PackageError
 
 if TYPE_CHECKING:
     from pfm_edge_runtime.artefacts import VerifiedArtefact
+    from pfm_edge_runtime.package import PackageFiles
 
 __all__ = ["verify_command"]
 
@@ -75,7 +77,24 @@ def _verify_artefacts(directory: Path, run: Path | None) -> "list[VerifiedArtefa
             "model package that it was made of"
         )
     opened = PackageFiles.open(directory, verify_files=False) if is_package(directory) else None
+    if opened is not None:
+        _say_unlisted(opened)
     return [verify_artefact(each, package=opened) for each in found]
+
+
+def _say_unlisted(package: "PackageFiles") -> None:
+    """Name what lies in a package and is none of it.
+
+    Raises:
+        PackageError: An engine is among it.
+    """
+    from pfm_edge_runtime.artefacts import lost_engines, unlisted_files
+
+    found = unlisted_files(package)
+    for lost in lost_engines(package, found):
+        raise PackageError(lost)
+    if found:
+        say(f"no part of the package: {first_of(found)}")
 
 
 def _tell(artefacts: "list[VerifiedArtefact]", *, as_json: bool) -> None:

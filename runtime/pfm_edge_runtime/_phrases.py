@@ -4,14 +4,16 @@ Owns how they are put, so that every message says them alike::
 
     nearest("daysy", ["daisy", "rose"])      # " (did you mean 'daisy'?)"
     class_count(1)                           # "1 class"
+    first_of(["a", "b", "c", "d", "e"])      # "a, b, c and 2 more"
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-__all__ = ["class_count", "nearest"]
+__all__ = ["class_count", "first_of", "nearest"]
 
 _LEAST_SIMILAR = 0.5  # below that, difflib's ratio finds names that no one meant
+_NAMED = 3  # a line has room for so many
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -24,3 +26,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def class_count(count: int) -> str:
     """Return a number of classes in words."""
     return "1 class" if count == 1 else f"{count} classes"
+
+
+def first_of(things: Sequence[object]) -> str:
+    """Name the first of some things, and how many more there are."""
+    more = f" and {len(things) - _NAMED} more" if len(things) > _NAMED else ""
+    return ", ".join(map(str, things[:_NAMED])) + more

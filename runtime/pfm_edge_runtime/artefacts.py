@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from pfm_edge_runtime._disk import is_temporary
+from pfm_edge_runtime._phrases import first_of
 from pfm_edge_runtime.bundle import ClassId, is_class_id
 from pfm_edge_runtime.digest import file_digest, is_digest
 from pfm_edge_runtime.errors import PackageError
-from pfm_edge_runtime.manifest import MANIFEST_FILE, ModelId
+from pfm_edge_runtime.manifest import BUNDLE_FILE, MANIFEST_FILE, ModelId
 from pfm_edge_runtime.package import PackageFiles
+from pfm_edge_runtime.store import foreign_files
 
 __all__ = [
     "CONFIGURATION",
@@ -33,6 +35,9 @@ __all__ = [
     "VerifiedArtefact",
     "artefacts_in",
     "is_artefact",
+    "is_version",
+    "lost_engines",
+    "unlisted_files",
     "verify_artefact",
 ]
 
@@ -44,6 +49,7 @@ _FORMAT = "pfm-target/1"
 _MAX_BYTES = 1 << 24  # a hundred thousand class ids are 4 MB
 _TARGET = re.compile(r"[a-z][a-z0-9-]{0,63}")
 _NAME = re.compile(r"(?:[1-9][0-9]{0,18}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_ENGINE = re.compile(r"tensorrt[^/]*/[^/]+/[^/]+\.plan")
 _MAX_AXIS = 8
 
 
@@ -160,6 +166,37 @@ def artefacts_in(directory: Path) -> list[Path]:
     return sorted(found)
 
 
+def is_version(name: str) -> bool:
+    """Tell whether a directory of that name is a version of a Triton model."""
+    return name.isdigit()
+
+
+def unlisted_files(package: PackageFiles) -> list[Path]:
+    """Return the files in a package that its manifest does not list, and no artefact is around.
+
+    Raises:
+        StorageError: Nobody can look into a directory of it.
+    """
+    known = {MANIFEST_FILE, BUNDLE_FILE, *package.manifest.files}
+    made = set(artefacts_in(package.directory))
+    found = foreign_files(package.directory, known)
+    return [path for path in found if made.isdisjoint(path.parents)]
+
+
+def lost_engines(package: PackageFiles, unlisted: Collection[Path]) -> list[str]:
+    """Say, of each engine among these files, that it lost its record, and what makes it again."""
+    found = []
+    for path in unlisted:
+        target, *_ = folders = path.relative_to(package.directory).parts
+        if _ENGINE.fullmatch("/".join(folders)):
+            command = _command(path.parent, target, f"{folders[1]}.onnx", package)
+            found.append(
+                f"{path} has no {RECORD_FILE} beside it, so nobody knows what it was made of: "
+                f"remove {path.parent}, and {command} makes it again"
+            )
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class VerifiedArtefact:
     """An artefact whose files are those that were made, as far as digests tell.
@@ -168,11 +205,13 @@ class VerifiedArtefact:
         directory: Where it lies.
         record: What it says of itself.
         edited: Files of configuration that a person has changed since.
+        unlisted: Files beside them that no export wrote.
     """
 
     directory: Path
     record: TargetRecord
     edited: tuple[str, ...]
+    unlisted: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
         """Return it as values that JSON has."""
@@ -181,18 +220,20 @@ class VerifiedArtefact:
             "target": self.record.target,
             "files": len(self.record.files),
             "edited": list(self.edited),
+            "unlisted": list(self.unlisted),
         }
 
     def summary(self) -> str:
         """Return what was verified, and what was not, in a line."""
         count = len(self.record.files)
         edited = f"; changed by hand: {', '.join(self.edited)}" if self.edited else ""
+        foreign = f"; not of the export: {first_of(self.unlisted)}" if self.unlisted else ""
         beyond = (
             "nothing else was verified" if self.record.class_axes else "not run: no backend here"
         )
         return (
             f"{self.record.target}: {count} file{'s'[: count != 1]}, digests as {RECORD_FILE} has "
-            f"them{edited}; {beyond}"
+            f"them{edited}{foreign}; {beyond}"
         )
 
 
@@ -210,7 +251,9 @@ def verify_artefact(
         report: Is told how many bytes more were read.
 
     Raises:
-        PackageError: A file is missing, unreadable or altered, or the package is another by now.
+        PackageError: A file is missing, unreadable or altered; there is a version of the model that
+            nobody made; or the package is another by now.
+        StorageError: Nobody can look into a directory of it.
     """
     record = TargetRecord.read(directory)
     again = _again(directory, record, package)
@@ -219,7 +262,26 @@ def verify_artefact(
     if package is not None:
         _require_made_of(record, directory, package, again)
     edited = tuple(_changed(directory, record, again, report))
-    return VerifiedArtefact(directory, record, edited)
+    return VerifiedArtefact(directory, record, edited, tuple(_unlisted(directory, record)))
+
+
+def _unlisted(directory: Path, record: TargetRecord) -> Iterator[str]:
+    """Yield the files of an artefact that its record does not list.
+
+    Raises:
+        PackageError: There is a version of the model that it does not list.
+        StorageError: Nobody can look into a directory of it.
+    """
+    found = foreign_files(directory, {RECORD_FILE, *record.files})
+    versions = {name.partition("/")[0] for name in record.files}
+    for each in sorted(directory.iterdir()):
+        if is_version(each.name) and each.is_dir() and each.name not in versions:
+            raise PackageError(
+                f"{each} is no version that {RECORD_FILE} lists, and a server may serve it: "
+                "remove it"
+            )
+    for path in found:
+        yield path.relative_to(directory).as_posix()
 
 
 def _require_made_of(
@@ -259,12 +321,13 @@ def _changed(
 def _again(directory: Path, record: TargetRecord, package: PackageFiles | None) -> str:
     if package is None:
         return "export it again from its package, with --overwrite"
-    variant = record.options.get("variant")
-    option = f"-O variant={variant} " if variant in package.manifest.files else ""
-    return (
-        f"pfm-edge export {package.directory} --target {record.target} --out {directory} "
-        f"{option}--overwrite makes it again"
-    )
+    command = _command(directory, record.target, record.options.get("variant"), package)
+    return f"{command} --overwrite makes it again"
+
+
+def _command(directory: Path, target: str, variant: str | None, package: PackageFiles) -> str:
+    option = f" -O variant={variant}" if variant in package.manifest.files else ""
+    return f"pfm-edge export {package.directory} --target {target} --out {directory}{option}"
 
 
 def _texts(found: Any) -> dict[str, str]:

@@ -10,8 +10,14 @@ package is to open it, so what a power cut left of a forget is finished on the w
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pfm_edge_runtime._phrases import class_count
-from pfm_edge_runtime.artefacts import TargetRecord, artefacts_in, verify_artefact
+from pfm_edge_runtime._phrases import class_count, first_of
+from pfm_edge_runtime.artefacts import (
+    TargetRecord,
+    artefacts_in,
+    lost_engines,
+    unlisted_files,
+    verify_artefact,
+)
 from pfm_edge_runtime.digest import file_digest
 from pfm_edge_runtime.erasure import leftovers
 from pfm_edge_runtime.errors import PfmEdgeError, StateError
@@ -70,6 +76,7 @@ def examine_model(
     yield Check("manifest", "ok", f"model {files.manifest.model_id[:19]}…")
     yield from _files(files, report)
     yield from _artefacts(files, report)
+    yield from _unlisted(files)
     yield from _bundle(files, state, require_state=require_state)
     yield disk_check("disk", files.bundle_path)
 
@@ -108,6 +115,19 @@ def _artefacts(files: PackageFiles, report: Callable[[int], None]) -> Iterator[C
     """Look at what was made of the package and lies in it; the classifier uses none of that."""
     for each in artefacts_in(files.directory):
         yield _artefact(each, files, report)
+
+
+def _unlisted(files: PackageFiles) -> Iterator[Check]:
+    """Look at what lies in the package and is none of it."""
+    try:
+        found = unlisted_files(files)
+    except PfmEdgeError as error:
+        yield Check("unlisted", "problem", str(error))
+        return
+    for lost in lost_engines(files, found):
+        yield Check("artefact", "problem", lost)
+    if found:
+        yield Check("unlisted", "note", f"no part of the package: {first_of(found)}")
 
 
 def _artefact(directory: Path, files: PackageFiles, report: Callable[[int], None]) -> Check:

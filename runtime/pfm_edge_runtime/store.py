@@ -33,6 +33,7 @@ from pfm_edge_runtime._disk import (
     sync,
 )
 from pfm_edge_runtime._locks import exclusive, hold
+from pfm_edge_runtime._phrases import first_of
 from pfm_edge_runtime.errors import PfmEdgeError, StorageError
 
 __all__ = [
@@ -51,7 +52,6 @@ Known = Callable[[Path], Collection[str]]
 """Which files a directory may lose when it is replaced, by their paths in it."""
 
 _AT_FDCWD = -100  # <fcntl.h>
-_NAMED = 3  # of what is in the way
 _RENAME_EXCHANGE = 2  # <linux/fs.h>
 _NO_LOCK = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}  # some network file systems
 _NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
@@ -220,10 +220,9 @@ def require_replaceable(
         raise StorageError(f"{target} is in use: leave that directory before replacing it")
     foreign = [] if known is None else foreign_files(target, known(target))
     if foreign:
-        more = f" and {len(foreign) - _NAMED} more" if len(foreign) > _NAMED else ""
         them = "it" if len(foreign) == 1 else "them"
         raise StorageError(
-            f"{', '.join(map(str, foreign[:_NAMED]))}{more} would go with {target}, and no export "
+            f"{first_of(foreign)} would go with {target}, and no export "
             f"wrote {them}: move or remove {them}, or name another place"
         )
 

@@ -36,6 +36,11 @@ def test_an_artefact_is_compared_with_its_record(tiny, tmp_path, capsys, name):
     if name == "triton":
         (out / "model" / "config.pbtxt").write_text("# by hand\n")
         assert "changed by hand: config.pbtxt" in said(capsys, out)
+        version = out / "model" / "2000000000"  # Triton would serve just that
+        version.mkdir()
+        (version / "model.onnx").touch()
+        assert f"{version} is no version that target.json lists" in said(capsys, out, status=1)
+        shutil.rmtree(version)
     path = next(each for each in out.rglob("labels.txt"))
     path.write_text("other\n")
     found = said(capsys, out, status=1)
@@ -58,9 +63,25 @@ def test_an_engine_is_verified_with_its_package(tiny, capsys):
     assert f"{engine}: tensorrt: 1 file, digests as" in said(capsys, tiny)
     assert main(["verify", str(tiny), "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["artefacts"]
-    assert found == {"path": str(engine), "target": "tensorrt", "files": 1, "edited": []}
+    assert found == {
+        "path": str(engine),
+        "target": "tensorrt",
+        "files": 1,
+        "edited": [],
+        "unlisted": [],
+    }
+    (engine / "notes.txt").touch()
+    (tiny.directory / "notes.txt").touch()
+    found = said(capsys, tiny)
+    assert f"no part of the package: {tiny.directory / 'notes.txt'} " in found
+    assert "not of the export: notes.txt" in found
+    (tiny.directory / "notes.txt").unlink()
     (engine / "backbone.plan").write_bytes(b"")
     assert "backbone.plan is not the file that" in said(capsys, tiny, status=1)
+    (engine / "target.json").unlink()
+    found = said(capsys, tiny, status=1)
+    again = f"pfm-edge export {tiny} --target tensorrt --out {engine} -O variant=backbone.onnx"
+    assert f"remove {engine}, and {again} makes it again" in found
     shutil.rmtree(engine.parent)
     assert "golden vectors: backbone.onnx" in said(capsys, tiny)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pfm_edge_exporters.targets._copies import is_version
+from pfm_edge_runtime.artefacts import is_version
 from pfm_edge_runtime.errors import ConfigError, PackageError
 from pfm_edge_runtime.package import ModelPackage
 

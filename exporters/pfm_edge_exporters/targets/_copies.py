@@ -12,20 +12,21 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from pfm_edge_runtime.artefacts import CONFIGURATION, RECORD_FILE, TargetRecord, is_artefact
+from pfm_edge_runtime.artefacts import (
+    CONFIGURATION,
+    RECORD_FILE,
+    TargetRecord,
+    is_artefact,
+    is_version,
+)
 from pfm_edge_runtime.bundle import ClassId
 from pfm_edge_runtime.digest import digest_of
 from pfm_edge_runtime.errors import PackageError
 
-__all__ = ["is_version", "require_known", "require_no_copy"]
+__all__ = ["require_known", "require_no_copy"]
 
 _TEMPORARY = ".tmp"
 _DEPTH = 2  # where Triton has models: REPOSITORY/MODEL/VERSION/FILE
-
-
-def is_version(name: str) -> bool:
-    """Tell whether a directory of that name is a version of a Triton model."""
-    return name.isdigit()
 
 
 def require_known(directory: Path, record: TargetRecord) -> None:

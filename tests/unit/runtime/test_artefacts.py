@@ -104,3 +104,13 @@ def test_the_doctor_says_that_a_sound_engine_was_not_run(tiny: TinyPackage, engi
     assert f"{engine}: tensorrt-rtx: 1 file, digests as" in found["artefact"].finding
     assert found["artefact"].finding.endswith("not run: no backend here")
     assert sum(read) == package_bytes(tiny.directory) > len(_PLAN)
+
+
+def test_the_doctor_finds_an_engine_without_its_record(tiny: TinyPackage, engine: Path) -> None:
+    (tiny.directory / "notes.txt").touch()
+    (engine / RECORD_FILE).unlink()
+    found = {check.name: check for check in examine_model(tiny.directory, None)}
+    assert found["artefact"].status == "problem"
+    assert f"--target tensorrt-rtx --out {engine}" in found["artefact"].finding
+    assert found["unlisted"].status == "note"
+    assert str(tiny.directory / "notes.txt") in found["unlisted"].finding
