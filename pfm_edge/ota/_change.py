@@ -111,7 +111,7 @@ def advance(
 def signed_at(change: Change, before: Change, days: Mapping[Role, int]) -> datetime | None:
     """Return when the timestamp of a change was signed, if that is what took it this far."""
     made = change.metadata.get(Role.TIMESTAMP)
-    if made is None or made is before.metadata.get(Role.TIMESTAMP):
+    if made is None or not made.signatures or made is before.metadata.get(Role.TIMESTAMP):
         return None
     expires: datetime = made.signed.expires
     return expires - timedelta(days=days[Role.TIMESTAMP])

@@ -17,7 +17,6 @@ the journal. A decided change that came back with an older copy of the repositor
 import os
 import re
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 from pfm_edge.ota._files import put
@@ -40,13 +39,12 @@ _KEPT_VERSIONS = 10  # of each role's metadata: a device may be in the middle of
 _VERSIONED = re.compile(r"([1-9][0-9]*)\.([a-z]+)\.json")
 
 
-def finish(layout: Layout, registry: Path, *, signed: datetime | None = None) -> bool:
+def finish(layout: Layout, registry: Path) -> bool:
     """Carry out the change that is decided, if there is one, and remove what a crash left.
 
     Args:
         layout: The repository.
         registry: The class registry that forgets along with it.
-        signed: When its timestamp was signed, if that is known.
 
     Returns:
         Whether there was one.
@@ -63,7 +61,7 @@ def finish(layout: Layout, registry: Path, *, signed: datetime | None = None) ->
         _keep_first_root(stored, layout)
         metadata = {**stored.base, **stored.change.metadata}
         mark = Mark.of(metadata, stored.change.targets)
-        mark = replace(mark, signed=(mark.versions[Role.TIMESTAMP], signed))
+        mark = replace(mark, signed=(mark.versions[Role.TIMESTAMP], stored.signed))
         raise_mark(mark_path(layout, registry), mark)
         _publish(stored, layout)
         _remove(stored, layout)

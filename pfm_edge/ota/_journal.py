@@ -19,6 +19,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pfm_edge._reading import read_whole
@@ -47,9 +48,10 @@ __all__ = [
 
 _FORMAT = "pfm-ota-change/1"
 _MAX_METADATA = 1 << 26
-_CHANGE, _REMOVE, _METADATA, _BASE, _TARGETS = (
+_CHANGE, _REMOVE, _SIGNED, _METADATA, _BASE, _TARGETS = (
     "change.json",
     "remove.json",
+    "signed.json",
     "metadata",
     "base",
     "targets",
@@ -70,15 +72,31 @@ class Stored:
         change: The change.
         base: The metadata that was in force when it was made.
         remove: Paths below the repository of the files that go; known once it is decided.
+        signed: When its timestamp was signed, if that is known.
     """
 
     change: Change
     base: Mapping[Role, AnyMetadata]
     remove: tuple[str, ...] = ()
+    signed: datetime | None = None
 
 
-def store(layout: Layout, change: Change, current: Current, *, complete: bool) -> None:
+def store(
+    layout: Layout,
+    change: Change,
+    current: Current,
+    *,
+    complete: bool,
+    signed: datetime | None = None,
+) -> None:
     """Write a new change: one that is complete is decided by that, another waits.
+
+    Args:
+        layout: Where.
+        change: The change.
+        current: What is in force.
+        complete: Whether it lacks no signature.
+        signed: When its timestamp was signed, if that is known.
 
     Raises:
         RepositoryError: It names a target that it does not hold.
@@ -93,16 +111,21 @@ def store(layout: Layout, change: Change, current: Current, *, complete: bool) -
             _write(staging / _BASE / f"{role}.json", metadata.to_bytes())
         if complete:
             _write(staging / _REMOVE, canonical([*gone]))
+            if signed is not None:
+                _write(staging / _SIGNED, canonical(signed.isoformat()))
 
 
-def update(pending: Path, change: Change) -> None:
+def update(pending: Path, change: Change, *, signed: datetime | None = None) -> None:
     """Write a change that got more signatures over the one that is there.
 
-    Every file is replaced by itself: each state in between has some of the new signatures.
+    Every file is replaced by itself: each state in between has some of the new signatures. When the
+    timestamp was ``signed``, if it was now, comes before that.
 
     Raises:
         StorageError: The disk refused.
     """
+    if signed is not None:
+        write_atomic(pending / _SIGNED, canonical(signed.isoformat()))
     for name, data in _files(change).items():
         path = pending / name
         if not path.exists() or path.read_bytes() != data:
@@ -127,10 +150,11 @@ def load(folder: Path) -> Stored:
     remove: tuple[str, ...] = ()
     if (folder / _REMOVE).exists():
         remove = _texts(_read_json(folder / _REMOVE))
+    signed = _read_time(folder / _SIGNED) if (folder / _SIGNED).exists() else None
     base = _read_metadata(folder / _BASE)
     if not (base or metadata).keys() >= {Role.ROOT, Role.TARGETS, *DELEGATED}:
         raise RepositoryError(f"{folder}: some of its metadata is missing; copy all of it again")
-    return Stored(Change(kind, metadata, targets), base, remove)
+    return Stored(Change(kind, metadata, targets), base, remove, signed)
 
 
 def decide(layout: Layout, change: Change, current: Current) -> None:
@@ -269,6 +293,13 @@ def _read_json(path: Path) -> object:
         return parse_canonical(data, _LIMITS)
     except StrictJsonError as error:
         raise RepositoryError(f"{path}: it {error}") from error
+
+
+def _read_time(path: Path) -> datetime:
+    try:
+        return datetime.fromisoformat(str(_read_json(path))).astimezone(UTC)
+    except ValueError as error:
+        raise RepositoryError(f"{path}: it is no time, or it was damaged") from error
 
 
 def _texts(found: object) -> tuple[str, ...]:

@@ -120,7 +120,7 @@ class Mark:
             places,
             (newer and other.delegations) or self.delegations,
             max(self.floor, other.floor),
-            other.signed if other.signed[0] >= self.signed[0] else self.signed,
+            max(other.signed, self.signed, key=lambda each: (each[0], each[1] is not None)),
         )
 
     def to_bytes(self) -> bytes:

@@ -184,8 +184,10 @@ class Work:
         """
         advanced, missing = self._advance(change)
         with self._issuable(advanced, "order it first with pfm-edge ota forget REPO --class ID"):
-            store(self.repository.layout, advanced, self.current, complete=not missing)
-        return self._finish(advanced, change, missing)
+            signed = signed_at(advanced, change, self.settings.days)
+            layout, complete = self.repository.layout, not missing
+            store(layout, advanced, self.current, complete=complete, signed=signed)
+        return self._finish(advanced, missing)
 
     def settle_pending(self, change: Change) -> Outcome:
         """Sign the change that waits, and publish it if that is enough.
@@ -195,10 +197,11 @@ class Work:
         """
         advanced, missing = self._advance(change)
         with self._issuable(advanced, "drop the change with pfm-edge ota abandon REPO"):
-            update(self.repository.layout.pending, advanced)
+            signed = signed_at(advanced, change, self.settings.days)
+            update(self.repository.layout.pending, advanced, signed=signed)
             if not missing:
                 decide(self.repository.layout, advanced, self.current)
-        return self._finish(advanced, change, missing)
+        return self._finish(advanced, missing)
 
     @contextmanager
     def _issuable(self, change: Change, way_out: str) -> Iterator[None]:
@@ -231,10 +234,8 @@ class Work:
     def _advance(self, change: Change) -> tuple[Change, tuple[Missing, ...]]:
         return advance(change, self.current, self.signers, self.now, self.settings.days)
 
-    def _finish(self, change: Change, before: Change, missing: tuple[Missing, ...]) -> Outcome:
-        layout, registry = self.repository.layout, self.settings.registry
-        signed = signed_at(change, before, self.settings.days)
-        if not missing and not finish(layout, registry, signed=signed):
+    def _finish(self, change: Change, missing: tuple[Missing, ...]) -> Outcome:
+        if not missing and not finish(self.repository.layout, self.settings.registry):
             raise RepositoryError(
                 f"{self.repository.directory}: another copy of it signed more meanwhile, and "
                 "nothing of this is published: pfm-edge ota refresh REPO --restored"
