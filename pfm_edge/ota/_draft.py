@@ -29,7 +29,7 @@ from pfm_edge_runtime.ota.names import FORGET_FILE, channel_target
 
 __all__ = ["Draft"]
 
-_WAITING_FOR_NO_FILE = {"publish", "forget", RESTORED}
+_WAITING_FOR_NO_FILE = {"publish", "forget", "rotate-key", RESTORED}
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 

@@ -64,6 +64,8 @@ def rotate_key(
     Raises:
         ConfigError: The keys would make no sense, or nothing would change.
         RepositoryError: Another change waits for signatures.
+
+    A bundle whose file is lost keeps no keys back: what is issued again goes without it.
     """
     sources = {each.key_id: each.source for each in keys.add if each.source is not None}
     if sources:

@@ -1,5 +1,6 @@
 """New keys for every role, and what must be signed anew because of them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,22 @@ def test_a_stolen_bundle_key_is_replaced_in_a_new_epoch(publisher: Publisher) ->
     assert (bundle.statement.epoch, bundle.statement.sequence) == (2, 1)
     assert [each.key_id for each in bundle.envelope.signatures] == [change.add[0].key_id]
     assert stolen.key_id not in {each.key_id for each in bundle.envelope.signatures}
+
+
+@pytest.mark.parametrize("role", [Role.BUNDLES, Role.ROOT])
+def test_a_new_epoch_waits_for_no_lost_bundle(publisher: Publisher, role: Role) -> None:
+    [path] = publisher.public.rglob("*.1-1.safetensors")
+    path.write_bytes(b"altered")
+    change = replace(_swap(publisher, role), new_epoch=True)
+    signers = publisher.repository.signers(change.add)
+    outcome = rotate_key(publisher.repository, role, change, signers=signers)
+    assert outcome.committed
+    assert any("bundle 1-1" in each and "publish its classes" in each for each in outcome.notes)
+    channel = publisher.client().channel(MODEL_ID)
+    assert channel.stable is None
+    assert channel.candidate is not None
+    assert (channel.candidate.epoch, channel.candidate.sequence) == (2, 1)
+    assert not path.exists()
 
 
 def test_bundles_that_enough_keys_signed_stay_as_they_are(publisher: Publisher) -> None:
