@@ -210,6 +210,8 @@ def require_replaceable(
         return
     if not target.is_dir():
         raise StorageError(f"{target} is a file: name a directory")
+    if os.path.ismount(os.path.realpath(target)):  # nothing can be renamed to or from it
+        raise StorageError(f"{target} is a mount point: name a directory in it")
     if not any(target.iterdir()):
         return
     if not overwrite:

@@ -9,7 +9,12 @@ import pytest
 
 from pfm_edge_runtime import store
 from pfm_edge_runtime.errors import StorageError
-from pfm_edge_runtime.store import exclusive, staged_directory, write_atomic
+from pfm_edge_runtime.store import (
+    exclusive,
+    require_replaceable,
+    staged_directory,
+    write_atomic,
+)
 
 
 def _names(directory: Path) -> list[str]:
@@ -312,6 +317,11 @@ def test_what_a_killed_process_left_goes_and_what_one_works_in_stays(tmp_path: P
         _write(tmp_path / "model", "theirs", overwrite=True)  # does not take ours for a leftover
     assert _names(tmp_path) == [names[2], "model"]
     assert _names(tmp_path / "model") == ["ours"]
+
+
+def test_a_mount_point_is_refused_before_the_work() -> None:
+    with pytest.raises(StorageError, match="/ is a mount point: name a directory in it"):
+        require_replaceable(Path("/"), overwrite=True)
 
 
 def test_what_was_being_replaced_in_three_renames_is_put_back(tmp_path: Path) -> None:
