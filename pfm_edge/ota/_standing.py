@@ -16,7 +16,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pfm_edge._reading import read_whole
+from pfm_edge.ota._change import RESTORED
 from pfm_edge.ota._current import Current
+from pfm_edge.ota._journal import is_change, load
 from pfm_edge.ota._mark import Mark
 from pfm_edge.ota._metadata import (
     AnyMetadata,
@@ -46,12 +48,25 @@ def older_copy(current: Current, mark: Mark) -> str:
     served = newer_served(current)
     for role, metadata in current.metadata.items():
         here, there = metadata.signed.version, mark.versions.get(role, 0)
+        what = "was signed already"
+        if here >= there and role in served:
+            there, what = served[role].signed.version, "is served"
         if here < there:
-            return f"{role} is version {here} here, and version {there} was signed already: {_WAYS}"
-        if role in served:
-            there = served[role].signed.version
-            return f"{role} is version {here} here, and version {there} is served: {_WAYS}"
+            ways = _ways(current, served)
+            return f"{role} is version {here} here, and version {there} {what}: {ways}"
     return ""
+
+
+def _ways(current: Current, served: MetadataByRole) -> str:
+    """Say what to do about an older copy: go on, or sign the change that does."""
+    pending = current.layout.pending
+    if not is_change(pending) or load(pending).change.kind != RESTORED:
+        return _WAYS
+    expires = served.get(Role.TIMESTAMP, current.metadata[Role.TIMESTAMP]).signed.expires
+    return (
+        "the change that goes on from an older copy waits to be signed: pfm-edge ota sign REPO; "
+        f"the timestamp in force holds until {expires:{_SHOWN}}"
+    )
 
 
 def newer_served(current: Current) -> MetadataByRole:

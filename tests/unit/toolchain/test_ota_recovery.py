@@ -153,7 +153,7 @@ def test_a_restored_repository_may_wait_for_signatures(publisher: Publisher) -> 
     forget(publisher.repository, [VIOLET])
     put_back()
     assert not restore(publisher.repository, signers=Signers()).committed
-    with pytest.raises(RepositoryError, match="restored from an older copy"):
+    with pytest.raises(RepositoryError, match="waits to be signed"):
         refresh(publisher.repository)
     assert sign(publisher.repository).committed
     assert VIOLET not in publisher.client().bundle(MODEL_ID).class_ids

@@ -1,6 +1,8 @@
 """A restored repository and its copies: what waits, what others signed meanwhile, snapshots."""
 
+import re
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,19 @@ def test_a_restored_change_is_signed_in_one_copy_only(publisher: Publisher) -> N
     assert not second.layout.committing.exists()
     assert abandon(second)
     assert restore(second).committed
+
+
+def test_a_restored_change_that_waits_is_said_to(publisher: Publisher) -> None:
+    until = publisher.clock() + timedelta(days=7)
+    _wait_restored(publisher)
+    said = (
+        rf"waits to be signed: .*ota sign .*timestamp in force holds until {until:%Y-%m-%d %H:%M}"
+    )
+    with pytest.raises(RepositoryError, match=said):
+        refresh(publisher.repository)
+    [problem] = repository_state(publisher.repository).problems
+    assert re.search(said, problem)
+    assert "--restored" not in problem
 
 
 def test_a_change_that_another_copy_outdoes_meanwhile_is_not_said_to_be_published(
