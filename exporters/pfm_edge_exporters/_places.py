@@ -46,6 +46,10 @@ def require_place(out: Path, *, overwrite: bool) -> None:
     made = artefacts_in(place)
     if made and made[0] == place:
         raise StorageError(f"{place} is no model package, but was made of one: name another --out")
+    if made and not os.path.lexists(place / MANIFEST_FILE):
+        raise StorageError(
+            f"{out} is no model package, but {made[0]} in it was made of one: name another --out"
+        )
     if made:  # hours of building may be in there
         raise StorageError(
             f"{made[0]} was made of the package that is in {out}, and would go with it: move it "

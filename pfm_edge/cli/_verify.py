@@ -41,9 +41,14 @@ def verify_command(
     from pfm_edge.publishing import verify_against_run
     from pfm_edge.training import Run
     from pfm_edge_exporters import check_golden
+    from pfm_edge_runtime.package import require_directory
 
     if is_run(package):
-        raise ConfigError(f"{package} is a training run: pfm-edge verify MODEL --run {package}")
+        raise ConfigError(
+            f"{package} is a training run: pfm-edge verify MODEL --run {package}, where MODEL is "
+            "what was exported from it"
+        )
+    require_directory(package)
     artefacts = _verify_artefacts(package, run)
     if artefacts and not is_package(package):
         _tell(artefacts, as_json=as_json)
@@ -67,10 +72,16 @@ def verify_command(
 
 def _verify_artefacts(directory: Path, run: Path | None) -> "list[VerifiedArtefact]":
     """Verify the engines in a package; or an artefact by itself, or those in a repository."""
-    from pfm_edge_runtime.artefacts import artefacts_in, verify_artefact
+    from pfm_edge_runtime.artefacts import RECORD_FILE, artefacts_in, verify_artefact
+    from pfm_edge_runtime.manifest import MANIFEST_FILE
     from pfm_edge_runtime.package import PackageFiles
 
     found = artefacts_in(directory)
+    if not found and not is_package(directory):
+        raise ConfigError(
+            f"{directory} is no model package, and nothing in it was made of one: it holds neither "
+            f"{MANIFEST_FILE} nor {RECORD_FILE}"
+        )
     if found and run is not None and not is_package(directory):
         raise ConfigError(
             f"{found[0]} is compared with its own target.json alone: leave --run out, or name the "

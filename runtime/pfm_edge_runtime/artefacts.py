@@ -93,8 +93,8 @@ class TargetRecord:
             raise PackageError(f"{path} cannot be read: {error.strerror or error}") from error
         except (KeyError, RecursionError, TypeError, ValueError) as error:
             raise PackageError(
-                f"{path} is damaged, so nobody knows which classes are beside it: remove "
-                f"{directory}, and export it again"
+                f"{path} is damaged, so nobody knows what is beside it: remove {directory}, and "
+                "export it again"
             ) from error
 
     @classmethod

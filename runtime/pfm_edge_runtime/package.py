@@ -213,6 +213,8 @@ def require_directory(directory: Path) -> None:
     Raises:
         PackageError: There is none.
     """
+    if os.path.isfile(directory):  # noqa: PTH113 (as isdir, below)
+        raise PackageError(f"{directory} is no model package, but a file: name its directory")
     if not os.path.isdir(directory):  # noqa: PTH112 (Path.is_dir raises what isdir answers)
         raise PackageError(
             f"{directory} is no model package: there is no such directory; "

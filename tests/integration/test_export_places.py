@@ -82,6 +82,12 @@ def test_nothing_is_exported_into_what_an_export_replaces(tiny, tmp_path):
     assert contents(tmp_path) == before
 
 
+def test_a_repository_is_no_package(tiny, tmp_path):
+    made = make(tiny, "triton", tmp_path / "repository")
+    message = refused(StorageError, lambda: export(made.parent, overwrite=True))
+    assert message.startswith(f"{made.parent} is no model package, but {made} in it")
+
+
 @pytest.mark.parametrize("name", ["triton", "ort-adapter"])
 def test_what_somebody_put_into_an_artefact_keeps_it(tiny, tmp_path, name):
     made = make(tiny, name, tmp_path / "made")

@@ -86,6 +86,16 @@ def test_an_engine_is_verified_with_its_package(tiny, capsys):
     assert "golden vectors: backbone.onnx" in said(capsys, tiny)
 
 
+def test_what_is_no_package_is_said_to_be_none(tiny, tmp_path, capsys):
+    manifest = tiny.directory / "manifest.json"
+    found = said(capsys, manifest, status=1)
+    assert f"{manifest} is no model package, but a file: name its directory" in found
+    (tmp_path / "any").mkdir()
+    found = said(capsys, tmp_path / "any", status=1)
+    assert "any is no model package, and nothing in it was made of one" in found
+    assert "there is no such directory" in said(capsys, tmp_path / "none", status=1)
+
+
 def test_a_run_is_named_with_the_command_that_was_meant(tmp_path, capsys):
     (tmp_path / "classes.json").touch()
     found = said(capsys, tmp_path, status=1)

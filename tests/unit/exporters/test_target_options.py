@@ -120,7 +120,7 @@ def test_a_record_is_read_back(tmp_path):
 )
 def test_a_damaged_record_is_refused(tmp_path: Path, data: bytes):
     (tmp_path / RECORD_FILE).write_bytes(data)
-    with pytest.raises(PackageError, match="is damaged, so nobody knows which classes"):
+    with pytest.raises(PackageError, match="is damaged, so nobody knows what is beside it"):
         TargetRecord.read(tmp_path)
 
 
