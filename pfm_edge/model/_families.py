@@ -54,6 +54,8 @@ _WINDOWS = "it attends within windows, and a prompt is in none of them"
 _STAGES = "it merges its tokens from stage to stage, and prompts do not merge"
 _ANY_SIZE = "it takes images of any size, and a graph has one"
 _ONE_MATRIX = "attention and MLP share one projection, which no adapter takes apart"
+_OTHER_BLOCKS = "its blocks are none that pfm-edge can give prompts to"
+_OTHER_PATCHES = "its patches are made otherwise than by one convolution"
 _NO_TOKENS = "it is no transformer of tokens, so it has no place for a prompt"
 WHY_NOT = {
     "Cait": "its heads mix their scores, so a prompt's softmax is not its own",
@@ -94,19 +96,25 @@ def require_supported(name: str, model: Backbone) -> None:
     """Refuse a model that no adapter runs.
 
     Raises:
-        ConfigError: with the name, what is not supported, and why where that is known.
+        ConfigError: with the name, what is not supported, and why.
     """
     found = _unsupported(model)
     if found is None:
         return
     what, kind = found
-    attends = any(hasattr(module, "num_heads") for module in model.modules())
-    why = WHY_NOT.get(kind) if attends or kind in WHY_NOT else _NO_TOKENS
-    reason = f": {why}" if why else ""
+    why = WHY_NOT.get(kind) or _general_reason(model)
     raise ConfigError(
-        f"backbone.model: '{name}' {what} {kind}{reason}; choose a plain vision transformer of "
+        f"backbone.model: '{name}' {what} {kind}: {why}; choose a plain vision transformer of "
         f"timm ({', '.join(NAMES)})"
     )
+
+
+def _general_reason(model: Backbone) -> str:
+    """Say of a type that is not in `WHY_NOT` what is true of all of its kind."""
+    if type(model) in _MODELS and type(model.patch_embed) is not PatchEmbed:
+        return _OTHER_PATCHES
+    attends = any(hasattr(each, "num_heads") or hasattr(each, "qkv") for each in model.modules())
+    return _OTHER_BLOCKS if attends else _NO_TOKENS
 
 
 def _unsupported(model: Backbone) -> tuple[str, str] | None:

@@ -143,6 +143,8 @@ def test_a_source_for_another_size_is_another_model_with_the_same_classes():
         ("resnet18", {}, "is a ResNet: it is no transformer of tokens"),
         ("resnet18", TINY, "is a ResNet: it is no transformer of tokens"),  # it takes none of them
         ("convnext_atto", TINY, "is a ConvNeXt: it is no transformer of tokens"),
+        ("levit_128", {}, "is a LevitDistilled: its blocks are none that pfm-edge can give"),
+        ("efficientvit_b0", {}, "is a EfficientVit: its blocks are none that pfm-edge can give"),
         ("cait_xxs24_224", {"no": 1}, "is a Cait: its heads mix their scores"),
         ("vit_tiny_r_s16_p8_224", {}, "takes its tokens from a HybridEmbed: a convolutional"),
         ("vit_small_patch16_18x2_224", TINY, "built of ParallelThingsBlock: it attends twice"),
