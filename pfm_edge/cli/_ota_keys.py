@@ -121,7 +121,8 @@ def refresh_command(
     """Sign anew what would expire, with the keys at hand; for a scheduler, once a day or hour.
 
     Puts back what is missing or altered where it is served. Exits with 1 when devices cannot go
-    on: the timestamp is not signed, something has expired, or a file is lost.
+    on (the timestamp is not signed, something has expired, or a file is lost), or where a file is
+    served that may hold a class, and is none of the repository's.
 
     Example: pfm-edge ota refresh repo
     """
@@ -139,7 +140,9 @@ def refresh_command(
         print_json(refreshed.as_dict())
     for line in refreshed.outcome.notes if not as_json else ():
         typer.echo(line)
-    for said in (*refreshed.mended, *map(str, refreshed.left), *refreshed.lost):
+    for said in (*refreshed.mended, *map(str, refreshed.left), *refreshed.lost, *refreshed.strays):
         say(said)
     if not refreshed.fresh:
         raise RepositoryError(f"{repository}: devices cannot go on updating: see the lines above")
+    if refreshed.strays:
+        raise RepositoryError(f"{repository}: more is served than should be: see the lines above")

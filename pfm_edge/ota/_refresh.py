@@ -21,7 +21,7 @@ from pfm_edge.ota._journal import is_change, load
 from pfm_edge.ota._keys import Signers
 from pfm_edge.ota._repository import Outcome, PublisherRepository, Work
 from pfm_edge.ota._roles import Role
-from pfm_edge.ota._served import lost_files, mend
+from pfm_edge.ota._served import lost_files, mend, stray_files
 
 __all__ = ["Left", "Refreshed", "refresh"]
 
@@ -59,12 +59,14 @@ class Refreshed:
         left: What could not be signed.
         mended: What was missing or altered where it is served, and was put back; lines.
         lost: What could not be put back, and what to do; lines.
+        strays: Files beside what is served that may hold a class; lines.
     """
 
     outcome: Outcome
     left: tuple[Left, ...]
     mended: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
+    strays: tuple[str, ...] = ()
 
     @property
     def signed(self) -> tuple[Role, ...]:
@@ -94,6 +96,7 @@ class Refreshed:
             "left": left,
             "mended": [*self.mended],
             "lost": [*self.lost],
+            "strays": [*self.strays],
         }
 
 
@@ -110,7 +113,7 @@ def refresh(repository: PublisherRepository, *, signers: Signers | None = None) 
     """
     with repository.work(signers, pending=True) as work:
         work.require_published()
-        mended, lost = mend(work.current), lost_files(work.current)
+        found = mend(work.current), lost_files(work.current), stray_files(work.current)
         waiting = _waiting(repository)
         due = [role for role in Role if _due(role, work)]
         left = [*_left(due, waiting, work)]
@@ -119,11 +122,11 @@ def refresh(repository: PublisherRepository, *, signers: Signers | None = None) 
             left += _left([Role.SNAPSHOT], waiting, work)  # it has to name what is signed anew
         if any(item.role.online for item in left):
             outcome = Outcome(False, unavailable=dict(work.signers.reasons))
-            return Refreshed(outcome, tuple(left), mended, lost)
+            return Refreshed(outcome, tuple(left), *found)
         draft = Draft(work, "refresh")
         for role in able:
             draft.renew(role)
-        return Refreshed(draft.settle(), tuple(left), mended, lost)
+        return Refreshed(draft.settle(), tuple(left), *found)
 
 
 def _due(role: Role, work: Work) -> bool:

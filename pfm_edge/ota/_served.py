@@ -6,6 +6,7 @@ it is served: files are written from those copies, or compared with their hashes
     mended = mend(current)            # lines: what was put back
     lost = lost_files(current)        # lines: what cannot be, and what to do
     remove_strangers(current)         # bundles that no metadata names: they may hold any class
+    strays = stray_files(current)     # lines: what else may, and is not ours to remove
 """
 
 import os
@@ -23,10 +24,11 @@ from pfm_edge_runtime.erasure import erase
 from pfm_edge_runtime.errors import RepositoryError
 from pfm_edge_runtime.ota.names import FORGET_FILE, TARGETS_FOLDER
 
-__all__ = ["differing", "lost_files", "mend", "remove_strangers", "strangers"]
+__all__ = ["differing", "lost_files", "mend", "remove_strangers", "strangers", "stray_files"]
 
 _MAX_METADATA = 1 << 26
 _BUNDLE = re.compile(r"[0-9a-f]{64}\.[0-9]+-[0-9]+\.safetensors")
+_SMALL = re.compile(r"[0-9a-f]{64}\.(forget|[0-9a-f]{64})\.json")
 
 
 def mend(current: Current) -> tuple[str, ...]:
@@ -72,10 +74,21 @@ def lost_files(current: Current) -> tuple[str, ...]:
 
 def strangers(current: Current) -> list[Path]:
     """Return the bundles that lie where they are served, and are no part of what is in force."""
-    top = current.layout.public / TARGETS_FOLDER / BUNDLES_FOLDER
-    known = current.files()
-    found = [Path(root, name) for root, _, names in os.walk(top) for name in names]
-    return sorted(each for each in found if _BUNDLE.fullmatch(each.name) and each not in known)
+    return [each for each in _unnamed(current, BUNDLES_FOLDER) if _BUNDLE.fullmatch(each.name)]
+
+
+def stray_files(current: Current) -> tuple[str, ...]:
+    """Say which other files lie there that may hold a class: copies of somebody, one line each.
+
+    Channels and forget lists of before hold none.
+    """
+    bundles = {*strangers(current)}
+    return tuple(
+        f"{path} is no file of this repository, and may hold a class that was forgotten: see what "
+        "it is, and remove it there and from every copy of public"
+        for path in _unnamed(current)
+        if path not in bundles and not _SMALL.fullmatch(path.name)
+    )
 
 
 def remove_strangers(current: Current) -> None:
@@ -86,6 +99,13 @@ def remove_strangers(current: Current) -> None:
     """
     for path in strangers(current):
         erase(path)
+
+
+def _unnamed(current: Current, folder: str = "") -> list[Path]:
+    """Return the files below a folder of targets that no metadata in force names."""
+    top = current.layout.public / TARGETS_FOLDER / folder
+    found = {Path(root, name) for root, _, names in os.walk(top) for name in names}
+    return sorted(found - current.files())
 
 
 def _differing(current: Current) -> Iterator[tuple[Path, bytes]]:

@@ -17,7 +17,7 @@ from pfm_edge.ota._journal import is_change, load
 from pfm_edge.ota._mark import Mark, mark_path, read_mark
 from pfm_edge.ota._repository import PublisherRepository
 from pfm_edge.ota._roles import Role
-from pfm_edge.ota._served import differing, lost_files, strangers
+from pfm_edge.ota._served import differing, lost_files, strangers, stray_files
 from pfm_edge.ota._settings import Settings
 from pfm_edge.ota._standing import older_copy, wrong_clock
 from pfm_edge.registry import Registry, read_registry
@@ -129,6 +129,7 @@ def _problems(
     yield from lost_files(current)
     for path in strangers(current):
         yield f"{path} is no part of what is in force: the next change or refresh removes it"
+    yield from stray_files(current)
 
 
 def _overdue(channels: list[Channel], current: Current, registry: Registry) -> tuple[str, ...]:

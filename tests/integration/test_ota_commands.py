@@ -71,6 +71,7 @@ def test_from_init_to_a_fleet_status(repo: Path, capsys: pytest.CaptureFixture[s
         "left": [],
         "mended": [],
         "lost": [],
+        "strays": [],
     }
 
 
@@ -175,6 +176,17 @@ def test_a_lost_file_ends_refresh_and_status_with_one(
         assert bundle.name in shown[1]
         assert "publish its classes again" in shown[1]
         assert "see the lines above" in shown[2]
+
+
+def test_a_file_that_is_none_of_ours_ends_refresh_and_status_with_one(
+    repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (repo / "public/targets/model.safetensors.bak").write_bytes(b"a class, for all we know")
+    for command in ("status", "refresh"):
+        assert main(["ota", command, "repo"]) == 1
+        shown = capsys.readouterr().err.splitlines()
+        assert "model.safetensors.bak" in shown[0]
+        assert "see the lines above" in shown[1]
 
 
 def test_an_older_copy_goes_on_when_it_is_told_to(

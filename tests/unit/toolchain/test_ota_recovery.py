@@ -275,6 +275,22 @@ def test_an_order_waits_for_no_lost_bundle_and_that_never_comes_back(
     assert publisher.holding(publisher.trace("rose")) == []
 
 
+@pytest.mark.parametrize("name", ["a.safetensors.bak", ".a.1-1.safetensors.X8s", "channel/x.tmp"])
+def test_a_file_of_somebody_that_may_hold_a_class_is_named(publisher: Publisher, name: str) -> None:
+    [bundle] = publisher.public.rglob("*.safetensors")
+    top = publisher.public / "targets" if "/" in name else bundle.parent
+    path = Path(shutil.copyfile(bundle, top / name))
+    [problem] = repository_state(publisher.repository).problems
+    assert str(path) in problem
+    assert "may hold a class" in problem
+    refreshed = refresh(publisher.repository)
+    assert refreshed.fresh
+    assert refreshed.strays == (problem,)
+    assert path.exists()  # it is not ours to remove
+    path.unlink()
+    assert refresh(publisher.repository).strays == ()
+
+
 def test_a_lost_bundle_is_published_again_after_its_place(publisher: Publisher) -> None:
     [path] = publisher.public.rglob("*.safetensors")
     path.unlink()
