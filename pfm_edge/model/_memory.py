@@ -1,4 +1,4 @@
-"""What running a model needs of this machine's memory, estimated before any work.
+"""What running a model needs of the memory of this machine or container, estimated before any work.
 
     require_memory(attention_bytes(backbone, queries=n, keys=n), "…", "choose a smaller size")
     require_static_memory(backbone, "joint", capacity=32, batch=None)
@@ -8,6 +8,8 @@ An estimate is a lower bound: what is refused would fail after minutes, or be ki
 
 import math
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 from pfm_edge.model._attention import AttentionKind
 from pfm_edge.model._blocks import Backbone
@@ -15,6 +17,8 @@ from pfm_edge_runtime.errors import ConfigError
 
 __all__ = ["attention_bytes", "require_memory", "require_static_memory"]
 
+_OWN_GROUPS = Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
 _IMAGES = 5  # that every graph is compared with torch at
 _BYTES_OF_A_SCORE = 2 * 4  # scores and shares of attention are written out, in float32
 _FLOATS_OF_A_TOKEN = 56  # times the width: ONNX Runtime's arena during an export, as measured
@@ -78,8 +82,33 @@ def require_static_memory(
 
 
 def _memory() -> float:
-    """Return the bytes of memory of this machine; infinite where the system does not say."""
+    """Return the bytes that this process may have; infinite where the system does not say."""
     try:
-        return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
+        there = float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
-        return math.inf
+        there = math.inf
+    return min([there, *_limits()])
+
+
+def _limits() -> Iterator[float]:
+    """Yield what Linux' control groups allow, a container's above all: this one and those above."""
+    for line in _lines(_OWN_GROUPS):
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root, name = _GROUPS, "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = _GROUPS / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        folder = Path(path.lstrip("/"))
+        for each in (folder, *folder.parents):
+            for limit in _lines(root / each / name):
+                if limit.isdigit():  # else it is "max"
+                    yield float(limit)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []

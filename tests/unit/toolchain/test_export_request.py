@@ -1,6 +1,7 @@
 """What a person may ask of an export's graphs: sizes, and what contradicts itself."""
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -56,11 +57,34 @@ def test_a_static_graph_beyond_this_machine_is_refused_before_the_work(
     make_model, monkeypatch, kind, sizes, fix
 ):
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 6 * 10**6}.get)
+    monkeypatch.setattr("pfm_edge.model._memory._OWN_GROUPS", Path("/none"))
     backbone = make_model(kind).backbone
     with pytest.raises(ConfigError, match=f"GB of memory where there are 25; {fix}") as caught:
         require_static_memory(backbone, kind, **sizes)
     assert f"a static graph for {sizes['capacity']:,} classes" in str(caught.value)
     require_static_memory(backbone, "prefix", capacity=10_000, batch=64)
+
+
+@pytest.mark.parametrize(
+    ("group", "files"),
+    [
+        ("0::/a/b", {"a/b/memory.max": "max", "a/memory.max": "3000000000"}),
+        ("0::/", {"memory.max": "3000000000"}),
+        ("5:cpu:/\n4:pids,memory:/docker/c", {"memory/memory.limit_in_bytes": "3000000000"}),
+    ],
+    ids=["a group above", "a container", "a container of version 1"],
+)
+def test_a_container_has_the_memory_that_its_group_allows(
+    make_model, monkeypatch, tmp_path, group, files
+):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    (tmp_path / "own").write_text(f"{group}\n")
+    monkeypatch.setattr("pfm_edge.model._memory._GROUPS", tmp_path)
+    monkeypatch.setattr("pfm_edge.model._memory._OWN_GROUPS", tmp_path / "own")
+    with pytest.raises(ConfigError, match="GB of memory where there are 3; lower"):
+        require_static_memory(make_model("joint").backbone, "joint", capacity=60_000, batch=None)
 
 
 def test_a_request_is_judged_with_its_sizes(make_model, monkeypatch):
