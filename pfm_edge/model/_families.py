@@ -111,8 +111,8 @@ def require_supported(name: str, model: Backbone) -> None:
 
 def _general_reason(model: Backbone) -> str:
     """Say of a type that is not in `WHY_NOT` what is true of all of its kind."""
-    if type(model) in _MODELS and type(model.patch_embed) is not PatchEmbed:
-        return _OTHER_PATCHES
+    if type(model) in _MODELS:
+        return _OTHER_BLOCKS if type(model.patch_embed) is PatchEmbed else _OTHER_PATCHES
     attends = any(hasattr(each, "num_heads") or hasattr(each, "qkv") for each in model.modules())
     return _OTHER_BLOCKS if attends else _NO_TOKENS
 
