@@ -41,14 +41,12 @@ def verify_command(
     from pfm_edge.publishing import verify_against_run
     from pfm_edge.training import Run
     from pfm_edge_exporters import check_golden
-    from pfm_edge_runtime.package import require_directory
 
     if is_run(package):
         raise ConfigError(
             f"{package} is a training run: pfm-edge verify MODEL --run {package}, where MODEL is "
             "what was exported from it"
         )
-    require_directory(package)
     artefacts = _verify_artefacts(package, run)
     if artefacts and not is_package(package):
         _tell(artefacts, as_json=as_json)
@@ -74,8 +72,9 @@ def _verify_artefacts(directory: Path, run: Path | None) -> "list[VerifiedArtefa
     """Verify the engines in a package; or an artefact by itself, or those in a repository."""
     from pfm_edge_runtime.artefacts import RECORD_FILE, artefacts_in, verify_artefact
     from pfm_edge_runtime.manifest import MANIFEST_FILE
-    from pfm_edge_runtime.package import PackageFiles
+    from pfm_edge_runtime.package import PackageFiles, require_directory
 
+    require_directory(directory)
     found = artefacts_in(directory)
     if not found and not is_package(directory):
         raise ConfigError(
