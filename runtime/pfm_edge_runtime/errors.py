@@ -67,12 +67,17 @@ __all__ = [
     "UpdateError",
     "VariantError",
     "VerificationError",
-    "may_pass",
 ]
 
 
 class PfmEdgeError(Exception):
-    """Root of every exception that pfm-edge raises on purpose."""
+    """Root of every exception that pfm-edge raises on purpose.
+
+    Attributes:
+        may_pass: Whether a later try may succeed by itself: what ends with 75, EX_TEMPFAIL.
+    """
+
+    may_pass: bool = False
 
 
 class BackendError(PfmEdgeError):
@@ -179,6 +184,8 @@ class ChannelError(UpdateError):
 class FetchError(UpdateError):
     """A server cannot be reached, or does not answer as it must; a later try may succeed."""
 
+    may_pass = True
+
 
 class ForgetListError(UpdateError):
     """A forget list breaks its format, or is not the issuer's."""
@@ -199,14 +206,10 @@ class UnhealthyError(UpdateError):
     def __init__(self, message: str, *, lasting: bool = True) -> None:
         super().__init__(message)
         self.lasting = lasting
+        self.may_pass = not lasting
 
 
 class UpdateBusyError(UpdateError):
     """Another update of this device is under way."""
 
-
-def may_pass(error: PfmEdgeError) -> bool:
-    """Tell whether a later try may succeed by itself: what ends with 75, EX_TEMPFAIL."""
-    if isinstance(error, UnhealthyError):
-        return not error.lasting
-    return isinstance(error, FetchError | UpdateBusyError)
+    may_pass = True

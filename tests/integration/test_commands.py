@@ -166,7 +166,7 @@ BAD = {
     "unknown-model": (["--set", "backbone.model=vit_tinny_patch16_224"], "timm knows no model"),
     "no-vit": (
         ["--set", "backbone.model=resnet18", "--set", "backbone.arguments={}"],
-        "is a ResNet; choose a plain vision transformer",
+        "is a ResNet: it is no transformer of tokens",
     ),
     "missing-weights": (["--set", "backbone.weights=nowhere.safetensors"], "nowhere.safetensors"),
     "missing-folder": (

@@ -27,7 +27,7 @@ from pfm_edge_runtime.cli import (
     _update,
 )
 from pfm_edge_runtime.cli._output import note, printable
-from pfm_edge_runtime.errors import PfmEdgeError, may_pass
+from pfm_edge_runtime.errors import PfmEdgeError
 
 __all__ = ["main"]
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PfmEdgeError as error:
         if arguments.debug:
             raise
-        return _fail(str(error), _TRY_AGAIN if may_pass(error) else _ERROR)
+        return _fail(str(error), _TRY_AGAIN if error.may_pass else _ERROR)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except OSError as error:  # the library lets none through: it is our own output

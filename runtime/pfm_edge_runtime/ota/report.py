@@ -9,7 +9,7 @@ Owns the report's form. A forget list that was obeyed is in it though everything
 from dataclasses import dataclass
 
 from pfm_edge_runtime.bundle import Place
-from pfm_edge_runtime.errors import PfmEdgeError, may_pass
+from pfm_edge_runtime.errors import PfmEdgeError
 from pfm_edge_runtime.manifest import ModelId
 from pfm_edge_runtime.ota._obeying import Obeyed
 from pfm_edge_runtime.ota._transport import TryAgainError
@@ -68,7 +68,7 @@ class UpdateReport:
         """0: nothing is left to be done; 75: try again later; 1: a person must mend something."""
         if self.error is None:
             return 0
-        return TRY_AGAIN if may_pass(self.error) else 1
+        return TRY_AGAIN if self.error.may_pass else 1
 
     @property
     def retry_after(self) -> float:
