@@ -221,7 +221,7 @@ def _one_line(uri: str) -> Iterator[None]:
     """Turn whatever the client of a KMS or of a token raises into a line of ours."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # each client has its own, and none of them is documented
         reason = " ".join(str(error).split()) or type(error).__name__
         raise KeyFileError(f"{uri}: it does not sign ({reason})") from error
 

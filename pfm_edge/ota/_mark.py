@@ -212,6 +212,6 @@ def _parsed(found: Any) -> Mark:
 
 
 def _number(value: object) -> int:
-    if type(value) is not int or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError
-    return int(str(value))
+    return value

@@ -176,7 +176,7 @@ def stated_version(data: bytes) -> int:
     """Return the version that metadata states, whoever signed it; 0 if it cannot be read."""
     try:
         return int(json.loads(data)["signed"]["version"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, RecursionError, TypeError, ValueError):
         return 0
 
 

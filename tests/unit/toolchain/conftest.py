@@ -1,7 +1,8 @@
-"""A small prompted ViT, and a trained run: what the toolchain's unit tests mask and take apart."""
+"""A small prompted ViT, a trained run, a publisher: what the toolchain's unit tests take apart."""
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from timm.models import VisionTransformer
 
 from pfm_edge.config import BackboneConfig, load_config
 from pfm_edge.model import AttentionKind, PromptedViT, create_backbone
+from pfm_edge.ota import publish
 from pfm_edge.registry import PackageRecord, change_registry
 from pfm_edge.training import Run, load_model, train
 from tests.support.killed_forget import copied
+from tests.support.publisher import Publisher
 from tests.support.trained_run import CONFIG, LABELS, MODEL, loaded, make_bundle
 
 SMALL = {
@@ -57,6 +60,14 @@ def make_model() -> Callable[..., PromptedViT]:
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing wait for the disk: a repository is synced a hundred times by a test."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Publisher:
+    """Return a repository that has published a bundle."""
+    made = Publisher.make(tmp_path)
+    publish(made.repository, made.package())
+    return made
 
 
 @pytest.fixture(scope="module")

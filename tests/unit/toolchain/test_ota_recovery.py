@@ -33,14 +33,6 @@ pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 ROSE, VIOLET = CLASS_IDS["rose"], CLASS_IDS["violet"]
 
 
-@pytest.fixture
-def publisher(tmp_path: Path) -> Publisher:
-    """Return a repository that has published a bundle."""
-    made = Publisher.make(tmp_path)
-    publish(made.repository, made.package())
-    return made
-
-
 def _list(publisher: Publisher) -> ForgetList:
     return ForgetList.parse(publisher.client().target("forget.json") or b"", None)
 

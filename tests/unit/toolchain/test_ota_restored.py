@@ -32,14 +32,6 @@ pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 VIOLET = CLASS_IDS["violet"]
 
 
-@pytest.fixture
-def publisher(tmp_path: Path) -> Publisher:
-    """Return a repository that has published a bundle."""
-    made = Publisher.make(tmp_path)
-    publish(made.repository, made.package())
-    return made
-
-
 def _copy(publisher: Publisher) -> PublisherRepository:
     """Return a second copy of the repository, with the same registry."""
     place = shutil.copytree(publisher.repository.directory, publisher.directory / "second")
