@@ -198,15 +198,13 @@ class RepositoryError(UpdateError):
 class UnhealthyError(UpdateError):
     """A bundle is what it claims to be, and would not work on this device.
 
-    Attributes:
-        lasting: Whether another try would end alike. Where a graph could not be loaded or run at
-            all, what was wrong may pass: memory was short, an accelerator was busy.
+    Where a graph could not be loaded or run at all, what was wrong may pass: memory was short, an
+    accelerator was busy.
     """
 
-    def __init__(self, message: str, *, lasting: bool = True) -> None:
+    def __init__(self, message: str, *, may_pass: bool = False) -> None:
         super().__init__(message)
-        self.lasting = lasting
-        self.may_pass = not lasting
+        self.may_pass = may_pass
 
 
 class UpdateBusyError(UpdateError):

@@ -59,7 +59,7 @@ def check_health(files: PackageFiles, bundle: VerifiedBundle, *, backend: str) -
     except VariantError as error:
         raise UnhealthyError(f"{error}; {_TAKE}") from error
     except BackendError as error:
-        raise UnhealthyError(f"the graph did not run: {error}", lasting=False) from error
+        raise UnhealthyError(f"the graph did not run: {error}", may_pass=True) from error
 
 
 def _first(

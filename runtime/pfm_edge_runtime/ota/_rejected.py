@@ -6,7 +6,7 @@ What may pass is tried a few times before it counts as rejected::
 
     rejected = Rejected(cache, files, device)
     if digest in rejected: …
-    rejected.add(digest, lasting=is_lasting(error))       # how many tries are left
+    rejected.add(digest, may_pass=error.may_pass)       # how many tries are left
 """
 
 import hashlib
@@ -19,13 +19,13 @@ from pfm_edge_runtime._strict_json import (
     canonical,
     parse,
 )
-from pfm_edge_runtime.errors import PfmEdgeError, UnhealthyError
+from pfm_edge_runtime.errors import PfmEdgeError
 from pfm_edge_runtime.ota._cache import Cache
 from pfm_edge_runtime.package import PackageFiles
 from pfm_edge_runtime.recording import software
 from pfm_edge_runtime.state import DeviceState
 
-__all__ = ["Rejected", "is_lasting"]
+__all__ = ["Rejected"]
 
 _FILE = "rejected.json"
 _MOST_BYTES = 2**20
@@ -58,19 +58,19 @@ class Rejected:
     def __contains__(self, digest: str) -> bool:
         return self._failures(self._read()).get(digest, 0) >= _TRIES
 
-    def add(self, digest: str, *, lasting: bool) -> int:
+    def add(self, digest: str, *, may_pass: bool) -> int:
         """Remember one more failure.
 
         Args:
             digest: Of the bundle.
-            lasting: Whether another try would end alike.
+            may_pass: Whether another try may end otherwise.
 
         Returns:
             How many tries are left. Where it cannot be remembered, the bundle is fetched once more.
         """
         found = self._read()
         failures = self._failures(found)
-        count = failures.pop(digest, 0) + (_TRIES if lasting else 1)
+        count = failures.pop(digest, 0) + (1 if may_pass else _TRIES)
         newest = [*failures.items()][1 - _MOST_HASHES :]
         kept: list[JsonValue] = [[*each] for each in [*newest, (digest, count)]]
         found[self._model] = {"for": self._key, "failures": kept}
@@ -98,8 +98,3 @@ class Rejected:
         except StrictJsonError:
             return {}
         return found if isinstance(found, dict) else {}
-
-
-def is_lasting(error: PfmEdgeError) -> bool:
-    """Tell whether a bundle that failed with an error would fail again."""
-    return not isinstance(error, UnhealthyError) or error.lasting

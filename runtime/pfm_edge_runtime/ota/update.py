@@ -46,7 +46,7 @@ from pfm_edge_runtime.ota._forget_lists import ForgetLists
 from pfm_edge_runtime.ota._health import check_health
 from pfm_edge_runtime.ota._outbox import Outbox
 from pfm_edge_runtime.ota._receivers import open_receiver
-from pfm_edge_runtime.ota._rejected import Rejected, is_lasting
+from pfm_edge_runtime.ota._rejected import Rejected
 from pfm_edge_runtime.ota._releases import choose, find_bundle, read_channel, require_place
 from pfm_edge_runtime.ota._repository import (
     EPOCH_BEGIN,
@@ -285,10 +285,10 @@ class _Update:
             bundle.wipe()
         except (BundleError, UnhealthyError) as error:
             rejected = Rejected(self._cache, files, self._device)
-            left = rejected.add(target.hashes["sha256"], lasting=is_lasting(error))
+            left = rejected.add(target.hashes["sha256"], may_pass=error.may_pass)
             if left:
                 tries = f"{self._source}: {release.target}: {error}; tries left: {left}"
-                raise UnhealthyError(tries, lasting=False) from error
+                raise UnhealthyError(tries, may_pass=True) from error
             self._outcome = "rejected"
             raise UpdateError(f"{self._source}: {release.target}: {error}") from error
         with self._state("commit"):
