@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from pfm_edge.cli import main
 from pfm_edge.training import load_model
@@ -106,16 +107,16 @@ def test_another_image_size(run, tmp_path, capsys):
 
 
 def test_calibration_with_a_folder(run, tmp_path, capsys):
-    draw = np.random.default_rng(0)
-    for name in ("b/2.png", "b/.hidden/0.png", "a.PNG", "notes.txt"):
+    names = ["b/.hidden/0.png", "notes.txt", "a.PNG", *(f"b/{each}.png" for each in range(59))]
+    for name, digit in zip(names, load_digits().images, strict=False):
         path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draw.integers(0, 256, (8, 8), dtype=np.uint8)).save(path, "png")
+        Image.fromarray((digit * 15.9).astype(np.uint8)).save(path, "png")
     out = tmp_path / "model"
     options = ["--precision", "int8", "--force", "--calibration", str(tmp_path / "images")]
     export(capsys, run, out, *options, "--max-accuracy-drop", "100")
     made = ModelPackage.open(out).manifest.created_with["int8"]
-    assert made == "static, 2 images of a folder"  # and not where it is
+    assert made == "static, 60 images of a folder"  # and not where it is
 
 
 def test_no_class_leaves_a_trace_in_a_calibrated_graph(run, tmp_path, capsys, monkeypatch):

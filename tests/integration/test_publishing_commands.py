@@ -181,7 +181,7 @@ def test_another_device_is_told_the_way_on_and_it_is_one(run, key, tmp_path, cap
     assert main(["forget", str(run), "--class", gone, "--yes"]) == 0
     way = f"pfm-edge export {run} --out {model} --overwrite"
     assert way in " ".join(capsys.readouterr().err.split())
-    with pytest.raises(VerificationError, match=r"step 11.* lacks 1 of .* RUN --out") as caught:
+    with pytest.raises(VerificationError, match=r"step 11.* lacks 1 of .* ota publish") as caught:
         open_model(model, state=device)
     assert "that this device had;" in str(caught.value)  # the one that it had would undo the forget
     assert main(export) == 0
