@@ -43,6 +43,23 @@ def export(capsys, run, out, *options):
     return json.loads(printed.out)
 
 
+def require_same_class(package):
+    """Require that float16 names every digit as float32 does, but for those that are a tie there.
+
+    A model of two epochs has some digits whose two best logits are closer than float16 tells.
+    """
+    images = [(each * 255 / 16).astype(np.uint8) for each in load_digits().images]
+    full, half = (
+        Classifier.open(package, precision=each, threads=1).predict(images)
+        for each in ("fp32", "fp16")
+    )
+    best = [sorted(each.scores.values())[-2:] for each in full]
+    ties = [np.log(first / second) < 0.001 for second, first in best]
+    other = [one.class_id != two.class_id for one, two in zip(full, half, strict=True)]
+    assert sum(ties) < len(images) / 50
+    assert not any(differs and not tie for differs, tie in zip(other, ties, strict=True))
+
+
 def test_everything_at_once(run, tmp_path, capsys):
     out = tmp_path / "model"
     asked = ["--precision", "fp16", "--precision", "int8", "--opset23", "--force"]
@@ -60,7 +77,8 @@ def test_everything_at_once(run, tmp_path, capsys):
         "backbone.int8.static-12.onnx",
     ]
     assert graphs["backbone.fp16.onnx"]["accuracy"]["images"] == 450  # all that are held out
-    assert graphs["backbone.fp16.onnx"]["accuracy"]["same"] == 1
+    assert graphs["backbone.fp16.onnx"]["accuracy"]["same"] > 0.99
+    require_same_class(out)
     assert graphs["backbone.int8.onnx"]["speed"]["before_ms"] > 0
     manifest = ModelPackage.open(out).manifest
     assert manifest.image.dtype == "uint8"
@@ -87,8 +105,8 @@ def test_fewer_bits_give_the_same_class_and_their_accuracy_is_stated(run, tmp_pa
     assert main(["export", str(run), "--out", str(out), *options]) == 0
     full, half, eight, *_ = capsys.readouterr().err.splitlines()
     (accuracy,) = re.findall(r"; accuracy (0\.\d{4}) on 450 held-out images", full)
-    assert f"; accuracy {accuracy} on 450 held-out images (before {accuracy}, same class" in half
-    assert "same class for 1.0000)" in half  # equal top-1, for every held-out digit
+    assert re.search(rf"on 450 held-out images \(before {accuracy}, same class for [01]\.\d", half)
+    require_same_class(out)
     assert f"on 450 held-out images (before {accuracy}, same class for " in eight
     assert re.search(r"; \d+\.\d\d times as fast \(.* ms an image, float32 .* ms", eight)
 
