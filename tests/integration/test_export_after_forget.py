@@ -12,7 +12,7 @@ backbone:
   model: vit_tiny_patch16_224
   arguments: {img_size: 8, patch_size: 4, embed_dim: 32, depth: 1, num_heads: 2, in_chans: 1}
 adaptation: {kind: full}
-training: {epochs: 1, batch_size: 64, device: cpu, max_steps: 20}
+training: {epochs: 3, batch_size: 64, device: cpu}
 """
 
 
@@ -27,7 +27,7 @@ def test_after_a_forget_the_others_are_judged_by_their_own_labels(tmp_path, caps
     assert main(["export", str(run), *options]) == 0
     accuracy = json.loads(capsys.readouterr().out)["graphs"][0]["accuracy"]
     assert 60 < accuracy["images"] < 88  # of about 90, without those of the class
-    assert accuracy["before"] > 0.15  # labels and rows are the same classes: chance is 0.11
+    assert accuracy["before"] > 0.25  # labels and rows are the same classes: chance is 0.11
     assert accuracy["same"] == 1  # and the graph's rows are the run's
     labels = {each.label for each in Classifier.open(tmp_path / "model").classes}
     assert len(labels) == 9
